@@ -1,0 +1,396 @@
+"""Every setting of every command: frozen dataclasses, checked field by field, read from strict YAML.
+
+A field's docstring is its help text and its entry in docs/configuration.md. `load` reads a YAML file, lays
+the command line's `--field value` pairs over it and names the key, what was found and what was expected
+when something does not fit. An unknown key is an error.
+"""
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import pydantic
+import yaml
+from pydantic import Field, TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from tf_bert.errors import InputError, UsageError
+
+_STRICT = pydantic.ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0.0)]
+NonNegativeFloat = Annotated[float, Field(ge=0.0)]
+# A single value on the command line or in YAML is a sequence of one.
+Strings = Annotated[
+    tuple[str, ...], pydantic.BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
+]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class BertConfig:
+    """Shape of the encoder; the fields of the original release's `bert_config.json`."""
+
+    vocab_size: PositiveInt = 30522
+    """Rows of the token embedding; at least the number of tokens in the vocabulary."""
+    hidden_size: PositiveInt = 768
+    """Width of the residual stream; a multiple of num_attention_heads."""
+    num_hidden_layers: PositiveInt = 12
+    """Transformer blocks."""
+    num_attention_heads: PositiveInt = 12
+    """Attention heads per block."""
+    intermediate_size: PositiveInt = 3072
+    """Width of the feed-forward layer inside a block."""
+    hidden_act: Literal["gelu", "gelu_new", "relu"] = "gelu"
+    """Activation of the feed-forward layer: gelu (erf), gelu_new (tanh approximation) or relu."""
+    hidden_dropout_prob: Probability = 0.1
+    """Dropout after the embeddings and after each sub-layer."""
+    attention_probs_dropout_prob: Probability = 0.1
+    """Dropout on the attention probabilities."""
+    max_position_embeddings: PositiveInt = 512
+    """Rows of the position embedding: the longest sequence the model can read."""
+    type_vocab_size: PositiveInt = 2
+    """Rows of the segment embedding."""
+    initializer_range: PositiveFloat = 0.02
+    """Standard deviation of the truncated normal that weights start from."""
+    layer_norm_eps: PositiveFloat = 1e-12
+    """Added to the variance in LayerNorm."""
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads "
+                f"{self.num_attention_heads}; choose e.g. num_attention_heads {_largest_divisor(self)}"
+            )
+
+
+def _largest_divisor(config: BertConfig) -> int:
+    return next(n for n in range(config.num_attention_heads, 0, -1) if config.hidden_size % n == 0)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class CorpusConfig:
+    """Where raw text comes from and how it is cut into documents and sentences."""
+
+    input: Strings
+    """Files, directories or globs: MediaWiki dumps (.xml, .xml.bz2), plain text (.txt and others), JSONL (.jsonl)."""
+    format: Literal["auto", "wikipedia", "text", "jsonl"] = "auto"
+    """How to read the input; auto goes by the file's name."""
+    document_separator: Literal["blank_line", "file"] = "blank_line"
+    """Plain text only: documents are separated by blank lines, or a file is one document."""
+    sentence_splitter: Literal["punkt", "line"] = "punkt"
+    """punkt finds sentence boundaries; line takes each line as one sentence."""
+    language: str = "english"
+    """Language of the punkt model, by its English name."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class VocabTrainConfig(CorpusConfig):
+    """`tf-bert vocab train`: a WordPiece vocabulary from a corpus."""
+
+    output: str = "vocab.txt"
+    """The vocabulary file to write, one token a line; its number of lines is the vocabulary's size."""
+    vocab_size: PositiveInt = 30522
+    """Number of tokens, the special ones included."""
+    lower_case: bool = True
+    """True: an uncased vocabulary (text is lower-cased, accents are stripped). False: cased."""
+    min_frequency: PositiveInt = 2
+    """A pair of pieces seen less often than this is not merged."""
+    limit_alphabet: PositiveInt = 1000
+    """At most this many different characters get a token of their own; the rarest go first."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class PrepareConfig(CorpusConfig):
+    """`tf-bert prepare`: a corpus into TFRecord shards of packed rows and a manifest."""
+
+    output_dir: str = "data/prepared"
+    """The directory to write: shards, manifest.json and the vocabulary."""
+    vocab: str = "vocab.txt"
+    """The WordPiece vocabulary file."""
+    lower_case: bool = True
+    """True for an uncased vocabulary, false for a cased one."""
+    max_seq_length: Annotated[int, Field(ge=8)] = 512
+    """Tokens in a row, special tokens included."""
+    short_seq_prob: Probability = 0.1
+    """Share of examples that aim for a random shorter length, as in the original release."""
+    next_sentence_random_prob: Probability = 0.5
+    """Share of examples whose second segment comes from another document."""
+    max_examples_per_row: PositiveInt = 8
+    """At most this many examples are packed into one row."""
+    validation_fraction: Probability = 0.01
+    """Share of documents held out for validation, chosen by the document's hash."""
+    shard_megabytes: PositiveFloat = 8.0
+    """Aim for shards of about this much plain text; it also bounds the memory of one worker."""
+    seed: NonNegativeInt = 12345
+    """Seed of everything random in the build."""
+
+    def __post_init__(self) -> None:
+        if self.validation_fraction >= 1.0:
+            raise ValueError("validation_fraction 1.0 leaves nothing to train on; choose e.g. 0.01")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class DataConfig:
+    """What a pretraining run reads, and how it is masked."""
+
+    data_dir: str = "data/prepared"
+    """A directory that `tf-bert prepare` wrote."""
+    masked_lm_prob: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
+    """Share of a row's tokens that is chosen for the masked-LM loss."""
+    max_predictions_per_seq: NonNegativeInt = 0
+    """At most this many tokens of a row are chosen; 0 stands for max_seq_length times masked_lm_prob, rounded up."""
+    shuffle_shards: PositiveInt = 8
+    """Rows are shuffled jointly within this many shards, which are held in memory."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class OptimizerConfig:
+    """AdamW with global-norm clipping (Loshchilov and Hutter 2019), and its learning-rate schedule."""
+
+    learning_rate: NonNegativeFloat = 1e-4
+    """Peak learning rate, reached at the end of warmup; never scaled behind your back."""
+    num_warmup_steps: NonNegativeInt = 10_000
+    """Steps over which the rate rises linearly from 0."""
+    end_learning_rate: NonNegativeFloat = 0.0
+    """Rate at the last step of the linear decay."""
+    weight_decay_rate: NonNegativeFloat = 0.01
+    """Decoupled weight decay; bias and LayerNorm variables are excluded."""
+    beta_1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    """Decay of the first-moment average."""
+    beta_2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
+    """Decay of the second-moment average."""
+    epsilon: PositiveFloat = 1e-6
+    """Added to the root of the second moment."""
+    clip_norm: PositiveFloat = 1.0
+    """Gradients are scaled down to this global norm, after unscaling."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TrainingConfig:
+    """Size, length and arithmetic of a run."""
+
+    num_train_steps: PositiveInt = 1_000_000
+    """Optimizer updates in the whole run."""
+    global_batch_size: PositiveInt = 256
+    """Rows per optimizer update, over all ranks."""
+    microbatch_size: PositiveInt = 32
+    """Rows in one forward pass of one rank; accumulation_steps follows from it."""
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    """Keras dtype policy; mixed_float16 adds a dynamic loss scale."""
+    jit_compile: bool | None = None
+    """Compile forward and backward with XLA; null means on a GPU yes, on a CPU no."""
+    activation_checkpointing: bool = False
+    """Recompute each block's activations in the backward pass: less memory, about a third more time."""
+    max_bad_steps: PositiveInt = 10
+    """End the run after this many updates in a row with a gradient that is not finite."""
+    seed: NonNegativeInt = 12345
+    """Seed of initial weights, data order, masks and dropout."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class CadenceConfig:
+    """How often a run logs, evaluates and saves, in steps."""
+
+    log_every: PositiveInt = 100
+    """Console line, metrics.jsonl and TensorBoard."""
+    evaluate_every: PositiveInt = 5_000
+    """Evaluation on the validation split."""
+    evaluation_batches: NonNegativeInt = 0
+    """Batches of microbatch_size rows in one evaluation; 0 means the whole validation split."""
+    checkpoint_every: PositiveInt = 5_000
+    """Checkpoint, from which the run can resume."""
+    keep_checkpoints: PositiveInt = 3
+    """Older checkpoints are removed."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class PretrainConfig:
+    """`tf-bert pretrain`: one run."""
+
+    output_dir: str = "runs/pretrain"
+    """The run's directory: checkpoints, logs, report and model directory. Run again, it goes on from there."""
+    model: BertConfig = BertConfig()
+    """Shape of the encoder."""
+    data: DataConfig = DataConfig()
+    """Rows and masks."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """Optimizer and schedule."""
+    training: TrainingConfig = TrainingConfig()
+    """Steps, batch, precision."""
+    cadence: CadenceConfig = CadenceConfig()
+    """Logging, evaluation, checkpoints."""
+
+    def __post_init__(self) -> None:
+        if self.optimizer.num_warmup_steps > self.training.num_train_steps:
+            raise ValueError(
+                f"optimizer.num_warmup_steps {self.optimizer.num_warmup_steps} exceeds training.num_train_steps "
+                f"{self.training.num_train_steps}; shorten the warmup or train longer"
+            )
+        accumulation_steps(self.training, world_size=1)
+
+
+def accumulation_steps(training: TrainingConfig, world_size: int) -> int:
+    """Microsteps per optimizer update on each rank.
+
+    Raises:
+      ValueError: if the global batch does not divide evenly.
+    """
+    per_microstep = training.microbatch_size * world_size
+    if training.global_batch_size % per_microstep:
+        nearest = max(1, round(training.global_batch_size / per_microstep)) * per_microstep
+        raise ValueError(
+            f"training.global_batch_size {training.global_batch_size} is not a multiple of training.microbatch_size "
+            f"{training.microbatch_size} x {world_size} ranks = {per_microstep}; the nearest that is: {nearest}"
+        )
+    return training.global_batch_size // per_microstep
+
+
+# --- reading -------------------------------------------------------------------------------------------------
+
+ConfigT = TypeVar("ConfigT")
+
+
+def load(cls: type[ConfigT], path: str | None = None, overrides: Mapping[str, Any] | None = None) -> ConfigT:
+    """Builds `cls` from a YAML file with dotted `overrides` ("model.hidden_size": "256") laid over it.
+
+    Raises:
+      UsageError: if a key is unknown, a value does not fit or the fields contradict each other.
+      InputError: if the file cannot be read.
+    """
+    values = _read_yaml(path) if path else {}
+    for dotted, value in (overrides or {}).items():
+        _lay_over(values, dotted, value)
+    return from_dict(cls, values, where=path or "command line")
+
+
+def from_dict(cls: type[ConfigT], values: Mapping[str, Any], where: str) -> ConfigT:
+    """Builds `cls` from plain values; `where` names their origin in messages. Raises `UsageError` as `load` does."""
+    try:
+        return TypeAdapter(cls).validate_python(values)
+    except pydantic.ValidationError as error:
+        raise UsageError(f"{where}: {_describe(cls, error)}") from None
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain values of a configuration, ready for JSON or YAML."""
+    values: dict[str, Any] = TypeAdapter(type(config)).dump_python(config, mode="json")
+    return values
+
+
+def load_bert_config(path: Path) -> BertConfig:
+    """Reads a `bert_config.json` of the original release or a Hugging Face `config.json`.
+
+    Keys that do not change the encoder (architectures, label names, the original pooler_* keys ...) are passed
+    over; keys that ask for another architecture are refused.
+
+    Raises:
+      InputError: if the file is missing, is not JSON or describes a model that is not BERT.
+    """
+    try:
+        values = json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: is not valid JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: found a JSON {type(values).__name__}, expected an object of BERT settings")
+    expected = {"model_type": "bert", "position_embedding_type": "absolute", "is_decoder": False}
+    for key, wanted in expected.items():
+        if values.get(key, wanted) != wanted:
+            raise InputError(f"{path}: {key} is {values[key]!r}, expected {wanted!r}: this is not a BERT encoder")
+    known = {field.name for field in dataclasses.fields(BertConfig)}
+    try:
+        return from_dict(BertConfig, {key: value for key, value in values.items() if key in known}, where=str(path))
+    except UsageError as error:
+        raise InputError(str(error)) from error
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not UTF-8 text (byte {error.start})") from error
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark else ""
+        raise UsageError(f"{path}: {line}is not valid YAML: {getattr(error, 'problem', error)}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: found a YAML {type(values).__name__}, expected `key: value` lines")
+    return values
+
+
+def _lay_over(values: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        inner = values.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise UsageError(f"--{dotted}: {parent} is a single value, not a group of settings")
+        values = inner
+    values[last] = value
+
+
+def _describe(cls: type, error: pydantic.ValidationError) -> str:
+    """The first problem as one line, with the full key and, for an unknown one, the nearest known key."""
+    problem = error.errors()[0]
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(location)
+    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"unknown key '{key}'; {_suggest(cls, location)}"
+    if problem["type"] in ("missing", "missing_argument"):
+        doc = next((field.doc for field in describe_fields(cls) if field.key == key), "")
+        return f"'{key}' is required and missing: {doc}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return message if not key else f"{key}: {message}"
+    return f"{key}: found {problem['input']!r}: {message}"
+
+
+def _suggest(cls: type, location: Sequence[str]) -> str:
+    keys = [field.key for field in describe_fields(cls)]
+    parent, _, name = ".".join(location).rpartition(".")
+    siblings = {key.rpartition(".")[2]: key for key in keys if key.rpartition(".")[0] == parent}
+    if near := difflib.get_close_matches(name, siblings, n=1):
+        return f"did you mean '{siblings[near[0]]}'?"
+    if near := difflib.get_close_matches(name, [key.rpartition(".")[2] for key in keys], n=1):
+        return f"did you mean '{next(key for key in keys if key.rpartition('.')[2] == near[0])}'?"
+    return f"known keys here: {', '.join(siblings)}"
+
+
+@dataclasses.dataclass(frozen=True)
+class FieldDescription:
+    """One setting, as help texts and docs/configuration.md show it."""
+
+    key: str
+    """Dotted name."""
+    default: str
+    """Default as YAML, or "required"."""
+    doc: str
+    """Its docstring."""
+
+
+def describe_fields(cls: Any, prefix: str = "") -> Iterator[FieldDescription]:
+    """Every setting of a configuration class, groups walked into, in order of definition."""
+    for name, info in cls.__pydantic_fields__.items():
+        if dataclasses.is_dataclass(info.annotation):
+            yield from describe_fields(info.annotation, f"{prefix}{name}.")
+        else:
+            default = "required" if info.is_required() else json.dumps(info.default)
+            yield FieldDescription(prefix + name, default, _docstring(cls, name))
+
+
+def _docstring(cls: Any, name: str) -> str:
+    # pydantic reads docstrings from the body of the class itself, so an inherited field's is on the parent.
+    parents = (parent.__pydantic_fields__ for parent in cls.__mro__ if "__pydantic_fields__" in vars(parent))
+    return next((fields[name].description for fields in parents if name in fields and fields[name].description), "")

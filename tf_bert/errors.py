@@ -1,0 +1,13 @@
+"""Errors that are the user's to mend: one line that says where, what was found, what was expected and what to do.
+
+Everything else that is raised is a bug of ours and keeps its traceback. This module is a leaf that every
+room may import; only `cli.py` turns these errors into exit codes.
+"""
+
+
+class InputError(Exception):
+    """A file, record or machine is not as it must be. The command ends with exit code 1."""
+
+
+class UsageError(Exception):
+    """A flag or a configuration is wrong. The command ends with exit code 2."""

@@ -1,0 +1,109 @@
+"""Files that are either complete or absent. A leaf that every room may import."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from tf_bert.errors import InputError
+
+PARTIAL_SUFFIX = ".partial"  # nothing that a reader looks for ends with it
+
+
+@contextlib.contextmanager
+def reporting_disk_errors(path: Path) -> Iterator[None]:
+    """Turns an operating system's refusal to write (disk full, no permission, ...) into an `InputError`."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"{path}: cannot be written: {reason}; free space or choose another directory") from error
+
+
+def fsync_directory(directory: Path) -> None:
+    """Makes renames inside `directory` survive a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that appears under `path` only once it is written whole and on disk.
+
+    Raises:
+      InputError: if the operating system refuses to write.
+    """
+    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    with reporting_disk_errors(path):
+        try:
+            with open(partial, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+            fsync_directory(path.parent)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` as indented JSON, atomically."""
+    with atomic_writer(path) as file:
+        file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Reads one JSON file.
+
+    Raises:
+      InputError: if the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: is not valid JSON ({error}); restore the file or write it again") from error
+
+
+@contextlib.contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """A directory that appears under `path` only once all its files are written and on disk.
+
+    Yields the directory to write into. An older `path` is replaced.
+    """
+    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    with reporting_disk_errors(path):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            yield partial
+            for file in partial.rglob("*"):
+                if file.is_file():
+                    with open(file, "rb") as opened:
+                        os.fsync(opened.fileno())
+            fsync_directory(partial)
+            if path.exists():
+                shutil.rmtree(path)
+            os.replace(partial, path)
+            fsync_directory(path.parent)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
