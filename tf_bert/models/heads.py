@@ -1,0 +1,56 @@
+"""Heads over the encoder's outputs (Devlin et al. 2018, section 3.1)."""
+
+from typing import Any
+
+from keras import ops
+
+from tf_bert.config import BertConfig
+from tf_bert.models.layer import BertLayer, activation, dense, layer_norm
+
+
+class MaskedLMHead(BertLayer):
+    """Predicts the tokens at chosen positions; the output matrix is the token embedding."""
+
+    def __init__(self, config: BertConfig | dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(config, **kwargs)
+        self.transform = dense(self.config, self.config.hidden_size, "transform", dtype=self.dtype_policy)
+        self.layer_norm = layer_norm(self.config, "layer_norm", dtype=self.dtype_policy)
+        self.activation = activation(self.config)
+
+    def build(self, sequence_output_shape: Any = None) -> None:
+        self.transform.build((None, self.config.hidden_size))
+        self.layer_norm.build((None, self.config.hidden_size))
+        self.bias = self.add_weight(shape=(self.config.vocab_size,), initializer="zeros", name="bias")
+        self.built = True
+
+    def call(self, sequence_output: Any, masked_lm_positions: Any, token_embedding: Any) -> Any:
+        """Scores the vocabulary at the masked positions only.
+
+        Args:
+          sequence_output: [batch, length, hidden_size].
+          masked_lm_positions: integers [batch, predictions].
+          token_embedding: [vocab_size, hidden_size], the encoder's.
+
+        Returns:
+          float32 logits [batch, predictions, vocab_size].
+        """
+        gathered = ops.take_along_axis(sequence_output, masked_lm_positions[:, :, None], axis=1)
+        hidden_states = self.layer_norm(self.activation(self.transform(gathered)))
+        embedding = ops.cast(token_embedding, self.compute_dtype)
+        return ops.cast(ops.matmul(hidden_states, ops.transpose(embedding)), "float32") + ops.cast(self.bias, "float32")
+
+
+class NextSentenceHead(BertLayer):
+    """Whether segment B follows segment A (class 0) or is random (class 1)."""
+
+    def __init__(self, config: BertConfig | dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(config, **kwargs)
+        self.classifier = dense(self.config, 2, "classifier", dtype=self.dtype_policy)
+
+    def build(self, pooled_output_shape: Any = None) -> None:
+        self.classifier.build((None, self.config.hidden_size))
+        self.built = True
+
+    def call(self, pooled_output: Any) -> Any:
+        """Pooled outputs [..., hidden_size] to float32 logits [..., 2]."""
+        return ops.cast(self.classifier(pooled_output), "float32")
