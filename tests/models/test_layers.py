@@ -23,7 +23,7 @@ CALLS = {
     SelfAttention: (HIDDEN, attention_bias(ONES)),
     TransformerBlock: (HIDDEN, attention_bias(ONES)),
     BertEncoder: ({"input_ids": IDS, "input_mask": ONES},),
-    MaskedLMHead: (HIDDEN, IDS[:, :3] % 6, np.resize(HIDDEN, (TINY.vocab_size, TINY.hidden_size))),
+    MaskedLMHead: (HIDDEN, IDS[:, :3] % 6, np.resize(0.1 * HIDDEN, (TINY.vocab_size, TINY.hidden_size))),
     NextSentenceHead: (HIDDEN[:, 0],),
 }
 
