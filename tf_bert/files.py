@@ -5,9 +5,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
 
 from tf_bert.errors import InputError
 
@@ -98,6 +102,18 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
+
+
+def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
+    """Writes a safetensors file.
+
+    Raises:
+      InputError: if the operating system refuses to write.
+    """
+    try:
+        save_file({name: np.asarray(value, order="C") for name, value in tensors.items()}, path, metadata)
+    except SafetensorError as error:
+        raise InputError(f"{path}: cannot be written: {error}; free space or choose another directory") from error
 
 
 def sha256_of(path: Path) -> str:

@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from tf_bert.config import BertConfig, load_bert_config
 from tf_bert.errors import InputError
-from tf_bert.files import write_json
+from tf_bert.files import write_json, write_tensors
 from tf_bert.models.pretraining import BertForPretraining
 
 CONFIG_FILE = "config.json"
@@ -69,9 +68,9 @@ def save_model(model: BertForPretraining, directory: Path, settings: Mapping[str
         if path.endswith("/kernel"):
             value = value.T  # a linear layer's weight is [out, in] there
         axis = 0  # after the transposition the fused parts lie along the first axis
-        tensors.update(zip(names, map(np.ascontiguousarray, np.split(value, len(names), axis)), strict=True))
+        tensors.update(zip(names, np.split(value, len(names), axis), strict=True))
     assert not variables, f"no tensor name for {sorted(variables)}"
-    save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
+    write_tensors(directory / WEIGHTS_FILE, tensors, metadata={"format": "pt"})
     identity = {"architectures": ["BertForPreTraining"], "model_type": "bert"}
     write_json(directory / CONFIG_FILE, {**identity, **dataclasses.asdict(model.config), **settings})
 

@@ -1,0 +1,161 @@
+"""The custom train step: one optimizer update from a global batch that is split over microsteps and ranks.
+
+The gradient is that of sum(losses) / sum(weights) for every loss of the objective, with both sums over the whole
+global batch. A mean of microbatch means would weigh a token by how many others were masked beside it.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tf_bert.distributed import World
+from tf_bert.training.losses import Objective
+
+Batch = Mapping[str, tf.Tensor]
+
+
+class Trainer(keras.Model):
+    """Drives a model through `fit`, one optimizer update a step.
+
+    Args:
+      model: a built model.
+      objective: its losses.
+      optimizer: built on `model.trainable_variables`.
+      world: the ranks that share a global batch.
+      jit_compile: compile the microstep with XLA. Horovod's operations cannot be compiled, so the XLA cluster sits
+        inside a plain outer function.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        objective: Objective,
+        optimizer: keras.optimizers.Optimizer,
+        world: World,
+        jit_compile: bool = False,
+    ) -> None:
+        super().__init__(name="trainer")
+        self.model = model
+        self.objective = objective
+        self.world = world
+        self.step = keras.Variable(0, dtype="int64", trainable=False, name="step")
+        self.tokens_seen = keras.Variable(0, dtype="int64", trainable=False, name="tokens_seen")
+        self.bad_steps_in_row = keras.Variable(0, dtype="int64", trainable=False, name="bad_steps_in_row")
+        self._microstep: Callable[..., Any] = self._forward_backward
+        if jit_compile:
+            self._microstep = tf.function(self._forward_backward, jit_compile=True)
+        self._evaluation_step = tf.function(self._evaluate_batch)
+        self.built = True
+        self.compile(optimizer=optimizer, jit_compile=False)
+
+    def train_step(self, batch: Batch) -> dict[str, tf.Tensor]:
+        """One optimizer update.
+
+        Args:
+          batch: this rank's share of the global batch, every tensor [accumulation_steps, microbatch_size, ...].
+
+        Returns:
+          Scalars over the global batch: `loss`, `<name>_loss` and `<name>_accuracy` for every loss of the objective,
+          `gradient_norm` (before clipping), `learning_rate`, `loss_scale`, `tokens_seen` (since the start of
+          the run, padding not counted) and `bad_steps_in_row`.
+        """
+        weights = self.world.all_reduce_sum(self.objective.weights(batch))
+        gradients, sums = self._accumulate(batch, weights)
+        gradients = self.world.all_reduce_sum(gradients)
+        loss_scale = self.optimizer.scale_loss(tf.constant(1.0))
+        gradient_norm = tf.linalg.global_norm(gradients) / loss_scale
+        learning_rate = tf.identity(self.optimizer.learning_rate)
+        # Every rank holds the same summed gradients, so all of them decide alike.
+        is_finite = tf.math.is_finite(gradient_norm)
+        self._apply(gradients, is_finite)
+        self.step.assign_add(1)
+        bad_steps = tf.where(is_finite, tf.zeros((), "int64"), self.bad_steps_in_row.value + 1)
+        self.bad_steps_in_row.assign(bad_steps)
+
+        *sums, tokens = self.world.all_reduce_sum([*sums, count_tokens(batch)])
+        tokens_seen = self.tokens_seen.value + tf.cast(tokens, "int64")
+        self.tokens_seen.assign(tokens_seen)
+        return {
+            **self._averages(weights, sums),
+            "gradient_norm": gradient_norm,
+            "learning_rate": learning_rate,
+            "loss_scale": loss_scale,
+            "tokens_seen": tokens_seen,
+            "bad_steps_in_row": bad_steps,
+        }
+
+    def _accumulate(self, batch: Batch, weights: list[tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        """Gradients and loss sums over this rank's microbatches, added up in float32."""
+        accumulation_steps = next(iter(batch.values())).shape[0]
+
+        def run(i: Any) -> list[tf.Tensor]:
+            return self._microstep({name: value[i] for name, value in batch.items()}, weights)
+
+        totals = run(0)
+        if accumulation_steps > 1:
+            _, totals = tf.while_loop(
+                lambda i, _: i < accumulation_steps,
+                lambda i, totals: (i + 1, [total + more for total, more in zip(totals, run(i), strict=True)]),
+                (1, totals),
+                parallel_iterations=1,
+            )
+        count = len(self.model.trainable_variables)
+        return totals[:count], totals[count:]
+
+    def _forward_backward(self, microbatch: Batch, weights: list[tf.Tensor]) -> list[tf.Tensor]:
+        """Gradients of one microbatch's part of the loss, then its loss sums and its correct sums."""
+        variables = [variable.value for variable in self.model.trainable_variables]
+        with tf.GradientTape() as tape:
+            terms = self.objective.terms(self.model, microbatch, training=True)
+            loss = tf.add_n(
+                [tf.math.divide_no_nan(term.loss_sum, weight) for term, weight in zip(terms, weights, strict=True)]
+            )
+            loss = self.optimizer.scale_loss(loss)
+        gradients = tape.gradient(loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        sums = [term.loss_sum for term in terms] + [term.correct_sum for term in terms]
+        return [tf.cast(tf.convert_to_tensor(gradient), "float32") for gradient in gradients] + sums
+
+    def _apply(self, gradients: list[tf.Tensor], is_finite: tf.Tensor) -> None:
+        """Unscales, clips and updates, in that order; gradients that are not finite change no weight."""
+        variables = self.model.trainable_variables
+        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            self.optimizer.apply(gradients, variables)  # it looks for itself, and lowers its scale
+        else:
+            tf.cond(is_finite, lambda: self.optimizer.apply(gradients, variables), lambda: None)
+
+    def _averages(self, weights: list[tf.Tensor], sums: list[tf.Tensor]) -> dict[str, Any]:
+        averages = [tf.math.divide_no_nan(total, weight) for total, weight in zip(sums, weights * 2, strict=True)]
+        losses, accuracies = averages[: len(weights)], averages[len(weights) :]
+        result = {"loss": tf.add_n(losses)}
+        for name, loss, accuracy in zip(self.objective.names, losses, accuracies, strict=True):
+            result |= {f"{name}_loss": loss, f"{name}_accuracy": accuracy}
+        return result
+
+    def _evaluate_batch(self, batch: Batch) -> list[tf.Tensor]:
+        terms = self.objective.terms(self.model, batch, training=False)
+        return [
+            *self.objective.weights(batch),
+            *(term.loss_sum for term in terms),
+            *(term.correct_sum for term in terms),
+        ]
+
+    def evaluate_on(self, dataset: Iterable[Batch]) -> dict[str, float]:
+        """Averages over a dataset of batches [batch, ...], each rank bringing its own share of them.
+
+        Returns:
+          `loss`, `<name>_loss` and `<name>_accuracy` over all ranks' batches.
+        """
+        count = len(self.objective.names)
+        totals = [tf.zeros(())] * (3 * count)
+        for batch in dataset:
+            totals = [total + more for total, more in zip(totals, self._evaluation_step(batch), strict=True)]
+        totals = self.world.all_reduce_sum(totals)
+        return {name: float(value) for name, value in self._averages(totals[:count], totals[count:]).items()}
+
+
+def count_tokens(batch: Batch) -> tf.Tensor:
+    """Tokens that are not padding, as float32."""
+    mask = batch["example_ids"] if "example_ids" in batch else batch["input_mask"]
+    return tf.reduce_sum(tf.cast(mask > 0, "float32"))
