@@ -360,7 +360,9 @@ def _describe(cls: type, error: pydantic.ValidationError) -> str:
 def _suggest(cls: type, location: Sequence[str]) -> str:
     keys = [field.key for field in describe_fields(cls)]
     parent, _, name = ".".join(location).rpartition(".")
-    siblings = {key.rpartition(".")[2]: key for key in keys if key.rpartition(".")[0] == parent}
+    prefix = f"{parent}." if parent else ""
+    names = dict.fromkeys(key[len(prefix) :].partition(".")[0] for key in keys if key.startswith(prefix))
+    siblings = {sibling: prefix + sibling for sibling in names}
     if near := difflib.get_close_matches(name, siblings, n=1):
         return f"did you mean '{siblings[near[0]]}'?"
     if near := difflib.get_close_matches(name, [key.rpartition(".")[2] for key in keys], n=1):

@@ -1,0 +1,116 @@
+"""What a run tells people: console lines, progress bars, metrics.jsonl and TensorBoard; on rank 0 alone."""
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+METRICS_FILE = "metrics.jsonl"
+TENSORBOARD_DIR = "tensorboard"
+
+
+class RunLog:
+    """The log of one run, to which a resumed run appends.
+
+    Args:
+      directory: the run's directory; `metrics.jsonl` and `tensorboard/` go there.
+      first_step: updates done so far. Entries of later steps, left by a process that was killed, are taken back;
+        TensorBoard drops such points by itself when a step comes a second time.
+      enabled: False on ranks other than 0.
+    """
+
+    def __init__(self, directory: Path, first_step: int = 0, enabled: bool = True) -> None:
+        self.enabled = enabled
+        if not enabled:
+            return
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        directory.mkdir(parents=True, exist_ok=True)
+        metrics_path = directory / METRICS_FILE
+        _drop_later_steps(metrics_path, first_step)
+        self._metrics = metrics_path.open("a", encoding="utf-8")
+        self._events = EventFileWriter(str(directory / TENSORBOARD_DIR), flush_secs=10)
+
+    def line(self, text: str) -> None:
+        """Prints one line to the console, without tearing a progress bar."""
+        if self.enabled:
+            tqdm.write(text)
+
+    def scalars(self, step: int, group: str, values: Mapping[str, float], descriptions: Mapping[str, str]) -> None:
+        """Records numbers as `group/name`: one line of metrics.jsonl and one TensorBoard point each.
+
+        Args:
+          step: optimizer updates done.
+          group: train or validation.
+          values: by name.
+          descriptions: what each name means, with its unit; shown beside the chart.
+        """
+        if not self.enabled:
+            return
+        from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+
+        named = {f"{group}/{name}": value for name, value in values.items()}
+        self._metrics.write(json.dumps({"step": step, **named}) + "\n")
+        self._metrics.flush()
+        for name, value in named.items():
+            self._add(step, scalar_pb(name, value, descriptions.get(name.partition("/")[2])))
+
+    def text(self, step: int, name: str, markdown: str) -> None:
+        """Records a text for TensorBoard's text page."""
+        if not self.enabled:
+            return
+        from tensorboard.plugins.text.summary_v2 import text_pb
+
+        self._add(step, text_pb(name, markdown))
+
+    def close(self) -> None:
+        """Flushes to disk."""
+        if self.enabled:
+            self._metrics.close()
+            self._events.close()
+
+    def _add(self, step: int, summary: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        self._events.add_event(Event(wall_time=time.time(), step=step, summary=summary))
+
+
+def _drop_later_steps(path: Path, first_step: int) -> None:
+    if not path.exists():
+        return
+    kept = [entry for entry in read_metrics(path) if entry["step"] <= first_step]
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
+    os.replace(partial, path)
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The entries of a metrics.jsonl: `step` and `group/name` numbers. A torn last line is left out."""
+    entries = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            entries.append(json.loads(line))
+        except ValueError:  # killed while writing it
+            break
+    return entries
+
+
+@contextmanager
+def byte_progress(total: int, description: str, enabled: bool = True) -> Iterator["tqdm[Any]"]:
+    """A progress bar in bytes, with rate and time left. Off unless standard error is a terminal."""
+    with tqdm(
+        total=total, desc=description, unit="B", unit_scale=True, disable=None if enabled else True, leave=False
+    ) as bar:
+        yield bar
+
+
+def format_seconds(seconds: float) -> str:
+    """Hours, minutes and seconds: 1:02:03, 02:03."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute:02d}:{second:02d}"
