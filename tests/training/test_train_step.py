@@ -1,55 +1,19 @@
 """One update is one update, whatever the split into microsteps; and what a bad gradient does."""
 
 import dataclasses
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from batches import TINY, packed_batch
+from launchers import LAUNCHERS, needs_horovod, run_ranks
+from small_runs import OPTIMIZER, fit, global_batches, make_trainer, stacked
 
 from tf_bert.config import OptimizerConfig, TrainingConfig
-from tf_bert.distributed import World
-from tf_bert.models.pretraining import BertForPretraining
-from tf_bert.training.losses import PretrainingObjective, weighted_cross_entropy
+from tf_bert.training.losses import weighted_cross_entropy
 from tf_bert.training.optimizer import build_optimizer, excluded_from_decay
-from tf_bert.training.train_step import Trainer
-
-OPTIMIZER = OptimizerConfig(learning_rate=1e-3, num_warmup_steps=4)
-STEPS = 20
-
-
-def make_trainer(precision="float32", optimizer=OPTIMIZER, config=TINY, jit_compile=False) -> Trainer:
-    keras.utils.set_random_seed(5)
-    model = BertForPretraining(config, precision, dropout_seed=5)
-    training = TrainingConfig(num_train_steps=STEPS, precision=precision)
-    return Trainer(
-        model,
-        PretrainingObjective(),
-        build_optimizer(optimizer, training, model.trainable_variables),
-        World(),
-        jit_compile,
-    )
-
-
-def stacked(batch, accumulation_steps):
-    """Splits the rows of a global batch into microbatches."""
-    return {name: np.reshape(v, (accumulation_steps, -1, *v.shape[1:])) for name, v in batch.items()}
-
-
-def global_batches(rows=32, steps=STEPS):
-    rng = np.random.default_rng(9)
-    return [packed_batch(rng, rows) for _ in range(steps)]
-
-
-def fit(trainer, batches, accumulation_steps):
-    stacks = [stacked(batch, accumulation_steps) for batch in batches]
-    dataset = tf.data.Dataset.from_generator(
-        lambda: iter(stacks),
-        output_signature={name: tf.TensorSpec(v.shape, v.dtype) for name, v in stacks[0].items()},
-    )
-    history = trainer.fit(dataset, steps_per_epoch=len(stacks), epochs=1, verbose=0)
-    return {name: values[-1] for name, values in history.history.items()}
 
 
 @pytest.mark.parametrize(
@@ -69,6 +33,20 @@ def test_4_microsteps_of_8_end_where_1_of_32_ends(precision, tolerance, jit_comp
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance)
     for name in ("loss", "masked_lm_accuracy", "next_sentence_loss", "gradient_norm", "tokens_seen"):
         np.testing.assert_allclose(logs[0][name], logs[1][name], rtol=1e-4 if precision == "float32" else 1e-2)
+
+
+@needs_horovod
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_two_ranks_of_2_microsteps_end_where_1_of_32_ends(launcher, tmp_path):
+    worker = Path(__file__).parent.parent / "small_runs.py"
+    run_ranks(launcher, [sys.executable, str(worker), str(tmp_path / "weights.npz")])
+    trainer = make_trainer()
+    logs = fit(trainer, global_batches(), 1)
+    found = np.load(tmp_path / "weights.npz")
+    for variable in trainer.model.trainable_variables:
+        np.testing.assert_allclose(variable, found[variable.path], rtol=0, atol=1e-6)
+    for name in ("loss", "masked_lm_accuracy", "gradient_norm", "tokens_seen"):
+        np.testing.assert_allclose(logs[name], found[name], rtol=1e-4)
 
 
 def test_the_gradient_is_that_of_the_global_sums():
