@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import runpy
+from pathlib import Path
 
 import pytest
 
@@ -143,3 +145,9 @@ def test_a_config_of_something_else_is_refused(tmp_path, content, message):
     path.write_text(content)
     with pytest.raises(InputError, match=message):
         config.load_bert_config(path)
+
+
+def test_the_configuration_reference_is_up_to_date():
+    script = Path(__file__).parent.parent / "scripts" / "write_configuration.py"
+    namespace = runpy.run_path(str(script))
+    assert namespace["PATH"].read_text(encoding="utf-8") == namespace["render"](), f"run python {script.name}"

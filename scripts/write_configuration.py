@@ -1,0 +1,46 @@
+"""Writes docs/configuration.md from the configuration's dataclasses; a test holds the file against them.
+
+python scripts/write_configuration.py
+"""
+
+from pathlib import Path
+
+from tf_bert.config import PrepareConfig, PretrainConfig, VocabTrainConfig, describe_fields
+
+PATH = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
+
+INTRODUCTION = """# Configuration reference
+
+Generated from the dataclasses in `tf_bert/config.py` by `python scripts/write_configuration.py`.
+
+Every command below takes `--config FILE.yaml` and `--FIELD VALUE`; a field on the command line wins over the file. In
+YAML, dots are groups:
+
+```yaml
+model:
+  hidden_size: 256
+training:
+  num_train_steps: 20000
+```
+
+is the same as `--model.hidden_size 256 --training.num_train_steps 20000`. An unknown key is an error.
+"""
+
+COMMANDS = {
+    "tf-bert vocab train": VocabTrainConfig,
+    "tf-bert prepare": PrepareConfig,
+    "tf-bert pretrain": PretrainConfig,
+}
+
+
+def render() -> str:
+    """The whole page."""
+    parts = [INTRODUCTION]
+    for command, cls in COMMANDS.items():
+        parts.append(f"\n## `{command}`\n\n| field | default | meaning |\n|---|---|---|\n")
+        parts += [f"| `{field.key}` | `{field.default}` | {field.doc} |\n" for field in describe_fields(cls)]
+    return "".join(parts)
+
+
+if __name__ == "__main__":
+    PATH.write_text(render(), encoding="utf-8")

@@ -1,0 +1,208 @@
+"""The `tf-bert` command. Subcommands only: each imports its work when it runs, so that `--help` is instant."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tf_bert.errors import InputError, UsageError
+
+CONFIG_COMMAND_USAGE = "tf-bert {command} [--config FILE.yaml] [--FIELD VALUE ...]"
+
+
+def _vocab_train(arguments: Sequence[str]) -> None:
+    from tf_bert.config import VocabTrainConfig
+
+    config = _read_config(VocabTrainConfig, "vocab train", arguments)
+    from tf_bert.corpus.reader import list_input_files
+    from tf_bert.run_log import byte_progress
+    from tf_bert.tokenization.vocab import train_vocabulary
+
+    total = sum(path.stat().st_size for path in list_input_files(config))
+    with byte_progress(total, "reading") as bar:
+        vocabulary = train_vocabulary(config, on_bytes=bar.update)
+    vocabulary.save(Path(config.output))
+    print(f"{config.output}: {len(vocabulary):,} tokens")
+
+
+def _prepare(arguments: Sequence[str]) -> None:
+    from tf_bert.config import PrepareConfig
+
+    config = _read_config(PrepareConfig, "prepare", arguments)
+    from tf_bert.pretraining_data.build import build
+
+    build(config)
+
+
+def _pretrain(arguments: Sequence[str]) -> None:
+    from tf_bert.config import PretrainConfig
+
+    config = _read_config(PretrainConfig, "pretrain", arguments)
+    from tf_bert.pretraining import pretrain
+
+    pretrain(config)
+
+
+def _inspect(arguments: Sequence[str]) -> None:
+    parser = _parser("inspect", "Show a shard, a data directory, a checkpoint, a run or a model directory.")
+    parser.add_argument("path", help="a .tfrecord shard or a directory that tf-bert wrote")
+    parser.add_argument("--rows", type=int, default=3, help="rows of a shard to show (default: 3)")
+    options = parser.parse_args(arguments)
+    from tf_bert.inspection import inspect
+
+    print(inspect(options.path, options.rows))
+
+
+def _fill_mask(arguments: Sequence[str]) -> None:
+    parser = _parser("fill-mask", "Guess the words under [MASK].")
+    parser.add_argument("model_dir", help="a model directory, e.g. runs/bert-tiny-demo/model")
+    parser.add_argument("text", help='e.g. "Paris is the [MASK] of France."')
+    parser.add_argument("--top", type=int, default=5, help="guesses per mask (default: 5)")
+    options = parser.parse_args(arguments)
+    from tf_bert.serving.predict import fill_mask
+
+    for line in fill_mask(options.model_dir, options.text, options.top):
+        print(line)
+
+
+COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
+    "vocab train": ("train a WordPiece vocabulary from a corpus", _vocab_train),
+    "prepare": ("turn a corpus into TFRecord shards of packed rows", _prepare),
+    "pretrain": ("pretrain BERT; run again, it goes on where it was", _pretrain),
+    "inspect": ("show a shard, a data directory, a checkpoint or a model directory", _inspect),
+    "fill-mask": ("guess the words under [MASK] with a pretrained model", _fill_mask),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the process's exit code (0 done, 1 failed, 2 wrong usage or configuration)."""
+    # TensorFlow's start-up notes would bury the one line that matters. A value the user has set stays.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if words else 2
+    if words == ["--version"]:
+        from tf_bert import __version__
+
+        print(f"tf-bert {__version__}")
+        return 0
+    try:
+        command, arguments = _find_command(words)
+    except UsageError as error:
+        print(f"tf-bert: {error}", file=sys.stderr)
+        return 2
+    return _report_errors(command, lambda: COMMANDS[command][1](arguments))
+
+
+def _report_errors(command: str, run: Callable[[], None]) -> int:
+    def failed(message: object, code: int) -> int:
+        print(f"tf-bert {command}: {message}", file=sys.stderr)
+        return code
+
+    try:
+        run()
+        return 0
+    except UsageError as error:
+        return failed(error, 2)
+    except InputError as error:
+        return failed(error, 1)
+    except KeyboardInterrupt:
+        return failed("interrupted; nothing half-written is left in use: the same command starts again or goes on", 1)
+    except BrokenPipeError:  # the reader of our output has left, e.g. `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        return failed(f"{error.filename or 'writing'}: {error.strerror}", 1)
+
+
+def _find_command(words: Sequence[str]) -> tuple[str, Sequence[str]]:
+    for length in (2, 1):
+        if (command := " ".join(words[:length])) in COMMANDS:
+            return command, words[length:]
+    import difflib
+
+    tried = " ".join(words[:2]) if words[0] in {name.split()[0] for name in COMMANDS} else words[0]
+    near = difflib.get_close_matches(tried, COMMANDS, n=1)
+    suggestion = f"did you mean '{near[0]}'?" if near else f"known commands: {', '.join(COMMANDS)}"
+    raise UsageError(f"unknown command '{tried}'; {suggestion}")
+
+
+def _overview() -> str:
+    commands = "\n".join(f"  {name:<14}{text}" for name, (text, _) in COMMANDS.items())
+    return (
+        "usage: tf-bert COMMAND [options]\n\n"
+        "Pretrain BERT on your own corpus, with TensorFlow and Keras 3.\n\n"
+        f"commands:\n{commands}\n\n"
+        "tf-bert COMMAND --help tells a command's options."
+    )
+
+
+def _parser(command: str, description: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(prog=f"tf-bert {command}", description=description)
+
+
+# --- commands whose options are the fields of a configuration -----------------------------------------------------
+
+
+def _read_config(cls: Any, command: str, arguments: Sequence[str]) -> Any:
+    from tf_bert import config
+
+    if "-h" in arguments or "--help" in arguments:
+        print(_config_help(cls, command))
+        raise SystemExit(0)
+    values = parse_overrides(arguments)
+    path = values.pop("config", None)
+    return config.load(cls, path, values)
+
+
+def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
+    """`--field value`, `--field=value` and `--field value value` as a mapping; dashes in names read as underscores.
+
+    Raises:
+      UsageError: if a value has no field or a field no value.
+    """
+    values: dict[str, list[str]] = {}
+    current: list[str] | None = None
+    for argument in arguments:
+        if argument.startswith("--"):
+            name, has_value, value = argument[2:].partition("=")
+            current = values.setdefault(name.replace("-", "_"), [])
+            if has_value:
+                current.append(value)
+        elif current is None:
+            raise UsageError(f"found '{argument}', expected --FIELD VALUE; --help lists the fields")
+        else:
+            current.append(argument)
+    for name, found in values.items():
+        if not found:
+            raise UsageError(f"--{name}: its value is missing; write --{name} VALUE")
+    return {name: _plain(found) for name, found in values.items()}
+
+
+def _plain(found: list[str]) -> Any:
+    if len(found) > 1:
+        return found
+    return None if found[0] == "null" else found[0]
+
+
+def _config_help(cls: Any, command: str) -> str:
+    import textwrap
+
+    from tf_bert.config import describe_fields
+
+    lines = [f"usage: {CONFIG_COMMAND_USAGE.format(command=command)}", "", cls.__doc__, ""]
+    lines += ["A field on the command line wins over the YAML file. Fields, with their defaults:", ""]
+    for field in describe_fields(cls):
+        lines.append(f"  --{field.key} ({field.default})")
+        lines += textwrap.wrap(field.doc, 100, initial_indent="      ", subsequent_indent="      ")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
