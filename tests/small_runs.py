@@ -51,7 +51,7 @@ def fit(trainer, batches, accumulation_steps):
         lambda: iter(stacks),
         output_signature={name: tf.TensorSpec(v.shape, v.dtype) for name, v in stacks[0].items()},
     )
-    history = trainer.fit(dataset, steps_per_epoch=len(stacks), epochs=1, verbose=0)
+    history = trainer.fit(dataset, steps_per_epoch=len(stacks), epochs=1, verbose=0, shuffle=False)
     return {name: values[-1] for name, values in history.history.items()}
 
 

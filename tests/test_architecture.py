@@ -19,7 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "run_log": set(),
     "distributed": set(),
     "corpus": {"config"},
-    "tokenization": {"config", "corpus"},  # a vocabulary is trained on a corpus
+    "tokenization": {"config"},
     "pretraining_data": {"config", "corpus", "tokenization"},
     "models": {"config"},
     "training": {"config", "distributed", "models", "run_log"},

@@ -16,15 +16,22 @@ def _vocab_train(arguments: Sequence[str]) -> None:
     from tf_bert.config import VocabTrainConfig
 
     config = _read_config(VocabTrainConfig, "vocab train", arguments)
-    from tf_bert.corpus.reader import list_input_files
+    from tf_bert.corpus.reader import list_input_files, read_documents
     from tf_bert.run_log import byte_progress
     from tf_bert.tokenization.vocab import train_vocabulary
 
+    output = Path(config.output)
+    if not output.parent.is_dir():
+        raise InputError(f"{output}: its directory {output.parent} does not exist; make it or choose another output")
     total = sum(path.stat().st_size for path in list_input_files(config))
-    with byte_progress(total, "reading") as bar:
-        vocabulary = train_vocabulary(config, on_bytes=bar.update)
-    vocabulary.save(Path(config.output))
-    print(f"{config.output}: {len(vocabulary):,} tokens")
+    with byte_progress(2 * total, "reading twice") as bar:
+        vocabulary = train_vocabulary(
+            lambda: (document.text for document in read_documents(config, on_bytes=bar.update)), config
+        )
+    vocabulary.save(output)
+    print(f"{output}: {len(vocabulary):,} tokens")
+    if len(vocabulary) < config.vocab_size:
+        print(f"fewer than vocab_size {config.vocab_size:,}: the corpus has no more pieces that are frequent enough")
 
 
 def _prepare(arguments: Sequence[str]) -> None:
@@ -32,8 +39,14 @@ def _prepare(arguments: Sequence[str]) -> None:
 
     config = _read_config(PrepareConfig, "prepare", arguments)
     from tf_bert.pretraining_data.build import build
+    from tf_bert.run_log import byte_progress
 
-    build(config)
+    manifest = build(config, progress=byte_progress)
+    for name, split in manifest.splits.items():
+        print(
+            f"{config.output_dir}: {name}: {split.counts.documents:,} documents, {split.counts.examples:,} examples in "
+            f"{split.records:,} rows of {manifest.max_seq_length} tokens, {split.fill:.1%} full"
+        )
 
 
 def _pretrain(arguments: Sequence[str]) -> None:

@@ -1,0 +1,76 @@
+"""Rows survive being stored, and a batch says of every token which example, segment and position it has."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_bert.pretraining_data.schema import NO_ROW, ROW_FEATURES, parse_row, parse_rows, serialize_row
+
+LENGTH, EXAMPLES, PAD = 24, 4, 9
+
+
+def random_row(rng: np.random.Generator, lengths: list[int]) -> dict[str, np.ndarray]:
+    return {
+        "input_ids": rng.integers(0, 30522, sum(lengths)),
+        "example_lengths": np.array(lengths),
+        "segment_a_lengths": np.array([int(rng.integers(3, length - 1)) for length in lengths]),
+        "next_sentence_labels": rng.integers(0, 2, len(lengths)),
+    }
+
+
+def expected_batch(rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """A batch made token by token."""
+    wide = {name: np.zeros((len(rows), LENGTH), "int32") for name in ("segment_ids", "position_ids", "example_ids")}
+    wide["input_ids"] = np.full((len(rows), LENGTH), PAD, "int32")
+    few = {name: np.zeros((len(rows), EXAMPLES), "int32") for name in ("positions", "labels", "weights")}
+    for i, row in enumerate(rows):
+        place = 0
+        for k, (length, a_length) in enumerate(zip(row["example_lengths"], row["segment_a_lengths"], strict=True)):
+            few["positions"][i, k], few["labels"][i, k], few["weights"][i, k] = place, row["next_sentence_labels"][k], 1
+            for within in range(length):
+                wide["input_ids"][i, place] = row["input_ids"][place]
+                wide["segment_ids"][i, place] = within >= a_length
+                wide["position_ids"][i, place] = within
+                wide["example_ids"][i, place] = k + 1
+                place += 1
+    return wide | {f"next_sentence_{name}": values for name, values in few.items()}
+
+
+ROWS = [random_row(np.random.default_rng(i), lengths) for i, lengths in enumerate(([24], [5, 6, 7, 5], [19, 5], [9]))]
+
+
+def test_a_row_survives_being_stored():
+    for row in ROWS:
+        stored = serialize_row(row)
+        assert stored == serialize_row(row)
+        back = parse_row(stored)
+        assert list(back) == list(ROW_FEATURES)
+        for name, values in row.items():
+            np.testing.assert_array_equal(back[name], values)
+
+
+def test_rows_are_plain_tensorflow_examples():
+    features = {name: tf.io.VarLenFeature(tf.int64) for name in ROW_FEATURES}
+    parsed = tf.io.parse_single_example(serialize_row(ROWS[1]), features)
+    for name, values in ROWS[1].items():
+        np.testing.assert_array_equal(parsed[name].values, values)
+
+
+@pytest.mark.parametrize("static_size", [True, False])
+def test_a_batch_equals_one_made_token_by_token(static_size):
+    serialized = [serialize_row(row) for row in ROWS]
+    signature = tf.TensorSpec([len(ROWS)] if static_size else [None], tf.string)
+    parse = tf.function(lambda rows: parse_rows(rows, LENGTH, EXAMPLES, PAD), input_signature=[signature])
+    batch = parse(tf.constant(serialized))
+    expected = expected_batch(ROWS)
+    assert batch.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_array_equal(batch[name], values, name)
+        assert batch[name].dtype == (tf.float32 if name.endswith("weights") else tf.int32)
+
+
+def test_no_row_is_padding_alone():
+    batch = parse_rows(tf.constant([serialize_row(ROWS[0]), NO_ROW]), LENGTH, EXAMPLES, PAD)
+    for name, values in batch.items():
+        expected = PAD if name == "input_ids" else 0
+        np.testing.assert_array_equal(values[1], np.full(values.shape[1], expected), name)

@@ -1,0 +1,108 @@
+"""Plain text and JSONL, streamed."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from tf_bert.corpus.blocks import OnBytes, read_blocks
+from tf_bert.corpus.document import MAX_DOCUMENT_BYTES, Document
+from tf_bert.errors import InputError
+
+_LIMIT = f"{MAX_DOCUMENT_BYTES >> 20} MiB"
+
+
+def read_text(path: Path, by_file: bool, on_bytes: OnBytes | None = None) -> Iterator[Document]:
+    """Documents of a text file. Holds one document at a time.
+
+    Args:
+      path: UTF-8 text; a byte order mark and Windows line ends are understood.
+      by_file: the file is one document; otherwise blank lines separate documents.
+      on_bytes: see `read_blocks`.
+
+    Raises:
+      InputError: if a byte is not UTF-8 or a document is longer than `MAX_DOCUMENT_BYTES`.
+    """
+    lines: list[str] = []
+    size = first = 0
+    for number, line in _lines(path, on_bytes):
+        if line.strip():
+            first = first or number
+            lines.append(line)
+            size += len(line)
+            if size > MAX_DOCUMENT_BYTES:
+                way_out = "one document a file is asked for" if by_file else "separate documents with blank lines"
+                raise InputError(
+                    f"{path}: line {first}: found a document of more than {_LIMIT}, expected smaller ones; {way_out}"
+                )
+        elif lines and not by_file:
+            yield Document("\n".join(lines), str(path), f"line {first}")
+            lines, size, first = [], 0, 0
+    if lines:
+        yield Document("\n".join(lines), str(path), f"line {first}")
+
+
+def read_jsonl(path: Path, on_bytes: OnBytes | None = None) -> Iterator[Document]:
+    """Documents of a JSONL file: the string `text` of the object on each line.
+
+    Args:
+      path: UTF-8 text.
+      on_bytes: see `read_blocks`.
+
+    Raises:
+      InputError: if a line is not UTF-8, is not a JSON object or has no string `text`.
+    """
+    for number, line in _lines(path, on_bytes):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(
+                f"{path}: line {number}: is not valid JSON ({error}); expected one object a line"
+            ) from error
+        if not isinstance(record, dict):
+            raise InputError(
+                f"{path}: line {number}: found a JSON {type(record).__name__}, expected an object with text"
+            )
+        text = record.get("text")
+        if not isinstance(text, str):
+            found = f"text is a {type(text).__name__}" if "text" in record else f"found the keys {sorted(record)[:5]}"
+            raise InputError(f'{path}: line {number}: {found}, expected a string under "text"')
+        if text.strip():
+            yield Document(_without_surrogates(text), str(path), f"line {number}")
+
+
+def _without_surrogates(text: str) -> str:
+    # JSON can spell half of a surrogate pair, which no encoding can write.
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _lines(path: Path, on_bytes: OnBytes | None) -> Iterator[tuple[int, str]]:
+    """Numbered lines without their ends."""
+    number = 0
+    for number, line in enumerate(_raw_lines(path, on_bytes), start=1):
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        try:
+            yield number, line.decode().rstrip("\r")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{path}: line {number}: byte {error.object[error.start]:#04x} at column {error.start + 1} is not "
+                "UTF-8; convert the file, e.g. with iconv -t UTF-8"
+            ) from error
+
+
+def _raw_lines(path: Path, on_bytes: OnBytes | None) -> Iterator[bytes]:
+    pieces: list[bytes] = []
+    size = 0
+    for block in read_blocks(path, on_bytes):
+        first, *others = block.split(b"\n")
+        pieces.append(first)
+        size += len(first)
+        for piece in others:
+            yield b"".join(pieces)
+            pieces, size = [piece], len(piece)
+        if size > MAX_DOCUMENT_BYTES:
+            raise InputError(f"{path}: found a line of more than {_LIMIT}, expected text; is it a binary file?")
+    if size:
+        yield b"".join(pieces)

@@ -1,0 +1,159 @@
+"""`tf-bert inspect`: what is inside a shard, a data directory, a checkpoint, a run or a model directory."""
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from safetensors import SafetensorError, safe_open
+
+from tf_bert.config import load_bert_config
+from tf_bert.errors import InputError
+from tf_bert.files import read_json
+from tf_bert.models.directory import CONFIG_FILE, WEIGHTS_FILE
+from tf_bert.pretraining_data.manifest import MANIFEST_FILE, read_manifest
+from tf_bert.pretraining_data.masking import Masking, apply_masking
+from tf_bert.pretraining_data.schema import parse_rows
+from tf_bert.run_log import METRICS_FILE, read_metrics
+from tf_bert.tokenization.wordpiece import load_tokenizer
+from tf_bert.training.checkpoint import TENSORS_FILE, read_checkpoint
+
+MASKED_LM_PROB = 0.15
+
+
+def inspect(path: str, rows: int = 3) -> str:
+    """A description of what `path` holds, for a terminal.
+
+    Args:
+      path: a `.tfrecord` shard inside a data directory, or a directory that a tf-bert command wrote.
+      rows: how many rows of a shard to show.
+
+    Raises:
+      InputError: if there is nothing, nothing known, or something damaged under `path`.
+    """
+    place = Path(path)
+    if not place.exists():
+        raise InputError(f"{path}: no such file or directory")
+    if place.is_file():
+        return "\n".join(_shard(place, rows))
+    for marker, describe in {
+        TENSORS_FILE: _checkpoint,
+        WEIGHTS_FILE: _model_directory,
+        METRICS_FILE: _run,
+        MANIFEST_FILE: _data_directory,
+    }.items():
+        if (place / marker).exists():
+            return "\n".join(describe(place))
+    raise InputError(
+        f"{path}: found none of {TENSORS_FILE}, {WEIGHTS_FILE}, {METRICS_FILE} and {MANIFEST_FILE}; expected a "
+        "checkpoint, a model directory, a run or a data directory"
+    )
+
+
+def _data_directory(path: Path) -> Iterator[str]:
+    manifest = read_manifest(path)
+    vocabulary = manifest.vocabulary
+    case = "uncased" if vocabulary.lower_case else "cased"
+    yield f"data directory {path}: rows of {manifest.max_seq_length} tokens, seed {manifest.seed}"
+    yield f"  vocabulary  {vocabulary.size:,} tokens, {case}, sha256 {vocabulary.sha256[:12]}"
+    for source in manifest.sources:
+        yield f"  source      {source.path}, {source.bytes:,} bytes, sha256 {source.sha256[:12]}"
+    for name, split in manifest.splits.items():
+        counts = split.counts
+        yield (
+            f"  {name:<11} {counts.documents:,} documents > {counts.sentences:,} sentences > "
+            f"{counts.tokens:,} tokens > "
+            f"{counts.examples:,} examples > {counts.rows:,} rows in {len(split.shards)} shards, fill {split.fill:.1%}"
+        )
+        if counts.examples:
+            yield f"  {'':<11} random next sentences: {counts.random_next / counts.examples:.1%}"
+    if manifest.validation_unigram_loss is not None:
+        yield f"  unigrams    {manifest.validation_unigram_loss:.4f} nats a validation token"
+    yield from (
+        "  " + f"{shard.name}  {shard.records:,} rows  {shard.bytes:,} bytes  crc32 {shard.crc32}"
+        for split in manifest.splits.values()
+        for shard in split.shards[:3]
+    )
+
+
+def _shard(path: Path, rows: int) -> Iterator[str]:
+    """Decoded rows, with masks as one draw gives them: `[right answer]`."""
+    manifest = read_manifest(path.parent)
+    tokenizer = load_tokenizer(path.parent)
+    vocabulary = tokenizer.vocabulary
+    try:
+        serialized = list(itertools.islice(tf.data.TFRecordDataset(str(path)).as_numpy_iterator(), rows))
+        batch = parse_rows(
+            tf.constant(serialized, tf.string),
+            manifest.max_seq_length,
+            manifest.max_examples_per_row,
+            vocabulary.pad_id,
+        )
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+        raise InputError(f"{path}: is not a shard of {path.parent}, or is damaged: {error.message}") from error
+    predictions = round(MASKED_LM_PROB * manifest.max_seq_length)
+    masking = Masking.for_vocabulary(vocabulary, manifest.seed, MASKED_LM_PROB, predictions)
+    masked = apply_masking(batch, tf.range(len(serialized), dtype=tf.int64), masking)
+    yield f"shard {path}: the first {len(serialized)} rows; masked tokens as {{shown to the model|right answer}}"
+    values = {name: np.asarray(value) for name, value in masked.items()}
+    for row in range(len(serialized)):
+        tokens = [vocabulary.tokens[token] for token in values["input_ids"][row]]
+        weights = values["masked_lm_weights"][row] > 0
+        for position, answer in zip(
+            values["masked_lm_positions"][row][weights], values["masked_lm_ids"][row][weights], strict=True
+        ):
+            tokens[position] = f"{{{tokens[position]}|{vocabulary.tokens[answer]}}}"
+        example_ids = values["example_ids"][row]
+        yield f"row {row}: {np.count_nonzero(example_ids)} tokens, {example_ids.max()} examples"
+        for example in range(1, example_ids.max() + 1):
+            inside = np.flatnonzero(example_ids == example)
+            is_random = values["next_sentence_labels"][row, example - 1]
+            yield f"  {'random' if is_random else 'next  '}  {' '.join(tokens[i] for i in inside)}"
+
+
+def _checkpoint(path: Path) -> Iterator[str]:
+    checkpoint = read_checkpoint(path)
+    yield f"checkpoint {path}: step {checkpoint.step:,}, sound"
+    yield from _tensors(path / TENSORS_FILE)
+    yield f"  state  {json.dumps(checkpoint.state)}"
+
+
+def _model_directory(path: Path) -> Iterator[str]:
+    config = load_bert_config(path / CONFIG_FILE)
+    tokenizer = load_tokenizer(path)
+    yield (
+        f"model directory {path}: BERT, {config.num_hidden_layers} layers of {config.hidden_size}, "
+        f"{config.num_attention_heads} heads, up to {config.max_position_embeddings} tokens"
+    )
+    case = "uncased" if tokenizer.lower_case else "cased"
+    yield f"  vocabulary  {len(tokenizer.vocabulary):,} tokens, {case}, sha256 {tokenizer.vocabulary.sha256[:12]}"
+    yield from _tensors(path / WEIGHTS_FILE)
+    if (path / "lineage.json").exists():
+        lineage = read_json(path / "lineage.json")
+        for source in lineage["data"]["sources"]:
+            yield f"  trained on  {source['path']}, sha256 {source['sha256'][:12]}"
+        yield f"  steps       {lineage['pretraining']['training']['num_train_steps']:,}"
+
+
+def _tensors(path: Path) -> Iterator[str]:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            numbers = sum(int(np.prod(piece.get_shape())) for piece in slices.values())
+            yield f"  {path.name}: {len(slices)} tensors, {numbers:,} numbers"
+            yield from (f"    {name}  {piece.get_dtype()} {piece.get_shape()}" for name, piece in slices.items())
+    except SafetensorError as error:
+        raise InputError(f"{path}: is damaged ({error})") from error
+
+
+def _run(path: Path) -> Iterator[str]:
+    entries = read_metrics(path / METRICS_FILE)
+    yield f"run {path}: {max((entry['step'] for entry in entries), default=0):,} steps logged"
+    for group in ("train", "validation"):
+        last = next((entry for entry in reversed(entries) if any(key.startswith(group) for key in entry)), None)
+        if last:
+            values = "  ".join(f"{key.partition('/')[2]} {value:.4g}" for key, value in last.items() if key != "step")
+            yield f"  {group} at step {last['step']:,}: {values}"
+    yield from (f"  {entry.relative_to(path)}" for entry in sorted(path.glob("checkpoints/*")))

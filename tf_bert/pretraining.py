@@ -1,0 +1,302 @@
+"""`tf-bert pretrain`, from data directory to model directory. Reads top to bottom."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+import yaml
+
+from tf_bert import __version__, distributed
+from tf_bert.config import PretrainConfig, accumulation_steps, to_dict
+from tf_bert.distributed import World
+from tf_bert.errors import InputError, UsageError
+from tf_bert.files import atomic_directory, atomic_writer, read_json, sha256_of, write_json
+from tf_bert.models.directory import save_model
+from tf_bert.models.pretraining import BertForPretraining
+from tf_bert.pretraining_data.dataset import training_dataset, validation_dataset
+from tf_bert.pretraining_data.manifest import MANIFEST_FILE, Manifest, read_manifest
+from tf_bert.report import draw_report
+from tf_bert.run_log import RunLog, format_seconds
+from tf_bert.tokenization.wordpiece import load_tokenizer
+from tf_bert.training.callbacks import Cadence
+from tf_bert.training.checkpoint import CheckpointManager
+from tf_bert.training.guesses import guesses_table
+from tf_bert.training.losses import PretrainingObjective
+from tf_bert.training.optimizer import build_optimizer
+from tf_bert.training.train_step import Trainer
+
+CONFIG_FILE = "config.yaml"
+MODEL_DIR = "model"
+REPORT_FILE = "report.png"
+
+DESCRIPTIONS = {
+    "loss": "masked-LM plus next-sentence loss, nats",
+    "masked_lm_loss": "mean cross-entropy of the masked tokens, nats",
+    "masked_lm_accuracy": "share of masked tokens guessed right",
+    "next_sentence_loss": "mean cross-entropy of the next-sentence labels, nats",
+    "next_sentence_accuracy": "share of next-sentence labels guessed right",
+    "gradient_norm": "global norm of the gradient before clipping",
+    "learning_rate": "learning rate of the update",
+    "loss_scale": "factor on the loss against underflow in float16; 1 otherwise",
+    "tokens_seen": "tokens trained on since the start of the run, padding not counted",
+    "tokens_per_second": "tokens trained on per second over all ranks, padding not counted",
+    "bad_steps_in_row": "updates in a row that were skipped for a gradient that is not finite",
+}
+
+
+def pretrain(config: PretrainConfig) -> None:
+    """Runs or resumes one pretraining run.
+
+    Raises:
+      UsageError: if the configuration does not fit the data, the model or the number of ranks.
+      InputError: if data or checkpoints are damaged, the disk refuses, or the run had to stop early.
+    """
+    world = distributed.init()
+    output_dir, data_dir = Path(config.output_dir), Path(config.data.data_dir)
+    training = config.training
+
+    # What is asked for, checked before anything is built.
+    manifest = read_manifest(data_dir)
+    microsteps = check_against_data(config, manifest, world.world_size)
+    if world.rank == 0:
+        claim_output_directory(output_dir, config)
+
+    # Model, optimizer, train step.
+    keras.utils.set_random_seed(training.seed)
+    model = BertForPretraining(
+        config.model, training.precision, training.activation_checkpointing, dropout_seed=training.seed
+    )
+    optimizer = build_optimizer(config.optimizer, training, model.trainable_variables)
+    jit_compile = bool(tf.config.list_physical_devices("GPU")) if training.jit_compile is None else training.jit_compile
+    trainer = Trainer(model, PretrainingObjective(), optimizer, world, jit_compile)
+    variables = [*trainer.variables, *optimizer.variables]
+
+    # Where an earlier process of this run has come to.
+    checkpoints = CheckpointManager(output_dir / "checkpoints", config.cadence.keep_checkpoints)
+    first_step, warnings = resume(checkpoints, variables) if world.rank == 0 else (0, [])
+    first_step = world.broadcast_object(first_step)
+    synchronise(world, model, variables)
+    log = RunLog(output_dir, first_step, enabled=world.rank == 0)
+    for warning in warnings:
+        log.line(warning)
+
+    # Data.
+    tokenizer = load_tokenizer(data_dir)
+    rows = training_dataset(
+        data_dir,
+        config.data,
+        seed=training.seed,
+        global_batch_size=training.global_batch_size,
+        microbatch_size=training.microbatch_size,
+        accumulation_steps=microsteps,
+        rank=world.rank,
+        world_size=world.world_size,
+        first_step=first_step,
+    )
+    held_out = validation_dataset(data_dir, config.data, batch_size=training.microbatch_size)
+    evaluation_batches = held_out.take(config.cadence.evaluation_batches or -1)
+    own_share = evaluation_batches.shard(world.world_size, world.rank)
+
+    # What happens every so many steps.
+    clock = _Clock(training.num_train_steps, first_step, float(trainer.tokens_seen.value))
+
+    def log_step(step: int, values: dict[str, float]) -> None:
+        values["tokens_per_second"] = clock.lap(step, values["tokens_seen"])
+        log.scalars(step, "train", values, DESCRIPTIONS)
+        log.line(_console_line(step, training.num_train_steps, values, clock.seconds_left()))
+
+    def evaluate(step: int) -> None:
+        with clock.stopped():
+            values = trainer.evaluate_on(own_share)
+            log.scalars(step, "validation", values, DESCRIPTIONS)
+            log.line(_evaluation_line(step, values, manifest))
+            if log.enabled:
+                batch = next(iter(held_out))
+                guesses = guesses_table(model, batch, tokenizer.vocabulary.tokens.__getitem__, tokenizer.to_text)
+                log.text(step, "validation/guesses", guesses)
+
+    def save(step: int) -> None:
+        with clock.stopped():
+            if world.rank == 0:
+                checkpoints.save(step, variables, {"config": to_dict(config), "data_position": step})
+
+    # Train.
+    log.line(_opening_line(manifest, model, microsteps, config, first_step))
+    if first_step == 0:
+        log.text(0, "config", f"```yaml\n{yaml.safe_dump(to_dict(config), sort_keys=False)}```")
+        evaluate(0)
+    cadence = Cadence(
+        config.cadence, first_step, training.num_train_steps, training.max_bad_steps, log_step, evaluate, save
+    )
+    if first_step < training.num_train_steps:
+        steps = training.num_train_steps - first_step
+        with rows.errors_surfaced():
+            trainer.fit(rows.dataset, steps_per_epoch=steps, epochs=1, callbacks=[cadence], verbose=0, shuffle=False)
+    log.close()
+    if cadence.stopped_by and cadence.done < training.num_train_steps:
+        raise InputError(
+            f"stopped by {cadence.stopped_by.name} after step {cadence.done}; its checkpoint is in "
+            f"{checkpoints.directory}, and the same command goes on from there"
+        )
+
+    # What stays.
+    if world.rank == 0:
+        model_dir = output_dir / MODEL_DIR
+        write_model_directory(model_dir, model, config)
+        report = draw_report(output_dir, output_dir / REPORT_FILE, manifest.validation_unigram_loss)
+        print(f"model directory  {model_dir}")
+        print(f"report           {report}")
+        print(f"tensorboard      tensorboard --logdir {output_dir}")
+
+
+def check_against_data(config: PretrainConfig, manifest: Manifest, world_size: int) -> int:
+    """Holds the configuration against the data it will read; returns the accumulation steps.
+
+    Raises:
+      UsageError: if the vocabulary, the length or the batch does not fit.
+    """
+    if config.model.vocab_size < manifest.vocabulary.size:
+        raise UsageError(
+            f"model.vocab_size {config.model.vocab_size} is smaller than the vocabulary of {config.data.data_dir}, "
+            f"{manifest.vocabulary.size} tokens; set model.vocab_size to {manifest.vocabulary.size} or more"
+        )
+    if manifest.max_seq_length > config.model.max_position_embeddings:
+        raise UsageError(
+            f"the rows of {config.data.data_dir} hold max_seq_length {manifest.max_seq_length} tokens, more than "
+            f"model.max_position_embeddings {config.model.max_position_embeddings}; raise the latter or prepare "
+            "shorter rows"
+        )
+    try:
+        return accumulation_steps(config.training, world_size)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def claim_output_directory(output_dir: Path, config: PretrainConfig) -> None:
+    """Makes the run's directory, or checks that an existing one belongs to this run.
+
+    Raises:
+      InputError: if it holds something else.
+      UsageError: if it holds a run that this one cannot go on from.
+    """
+    path = output_dir / CONFIG_FILE
+    identity = _identity(to_dict(config))
+    if path.exists():
+        earlier = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for key, value in identity.items():
+            if earlier.get("identity", {}).get(key) != value:
+                raise UsageError(
+                    f"{output_dir}: holds a run with {key} {earlier.get('identity', {}).get(key)}, found {value}; "
+                    "choose another output_dir, or remove this one to start over"
+                )
+    elif output_dir.exists() and any(output_dir.iterdir()):
+        raise InputError(
+            f"{output_dir}: holds files but no {CONFIG_FILE} of a run, e.g. {next(output_dir.iterdir()).name}; "
+            "choose an empty or a new output_dir"
+        )
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with atomic_writer(path) as file:
+        file.write(yaml.safe_dump({"identity": identity, "config": to_dict(config)}, sort_keys=False).encode())
+
+
+def _identity(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings that a resumed run must share with its beginning, lest it be another run."""
+    sections = {f"model.{key}": value for key, value in config["model"].items()}
+    sections |= {f"training.{key}": config["training"][key] for key in ("seed", "global_batch_size", "precision")}
+    sections |= {f"data.{key}": value for key, value in config["data"].items() if key != "data_dir"}
+    return {**sections, "data.manifest_sha256": sha256_of(Path(config["data"]["data_dir"]) / MANIFEST_FILE)}
+
+
+def resume(checkpoints: CheckpointManager, variables: list[keras.Variable]) -> tuple[int, list[str]]:
+    """Restores the newest sound checkpoint, if any; returns the updates it holds and warnings to show."""
+    checkpoint, warnings = checkpoints.latest()
+    if checkpoint is None:
+        return 0, warnings
+    checkpoint.restore(variables)
+    return checkpoint.step, warnings
+
+
+def synchronise(world: World, model: BertForPretraining, variables: list[keras.Variable]) -> None:
+    """Gives every rank the state of rank 0, but a dropout of its own."""
+    world.broadcast_variables(variables)
+    state = model.encoder.seed_generator.state
+    state.assign(state + np.array([world.rank, 0]))
+
+
+def write_model_directory(model_dir: Path, model: BertForPretraining, config: PretrainConfig) -> None:
+    """Writes weights, configuration, vocabulary and lineage, all or nothing."""
+    data_dir = Path(config.data.data_dir)
+    tokenizer = load_tokenizer(data_dir)
+    with atomic_directory(model_dir) as partial:
+        save_model(model, partial, {"pad_token_id": tokenizer.vocabulary.pad_id})
+        tokenizer.save(partial)
+        lineage = {
+            "tf_bert": __version__,
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+            "pretraining": to_dict(config),
+            "data": read_json(data_dir / MANIFEST_FILE),
+        }
+        write_json(partial / "lineage.json", lineage)
+
+
+class _Clock:
+    """Tokens per second and time left, counting training alone."""
+
+    def __init__(self, last_step: int, first_step: int, first_tokens: float) -> None:
+        self.last_step = last_step
+        self._step, self._tokens = first_step, first_tokens
+        self._started = time.perf_counter()
+        self._seconds_per_step = 0.0
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Time spent inside does not count."""
+        began = time.perf_counter()
+        yield
+        self._started += time.perf_counter() - began
+
+    def lap(self, step: int, tokens: float) -> float:
+        """Tokens per second since the last lap; `tokens` counts from the start of the run."""
+        seconds = time.perf_counter() - self._started
+        rate = (tokens - self._tokens) / seconds
+        self._seconds_per_step = seconds / (step - self._step)
+        self._step, self._tokens, self._started = step, tokens, time.perf_counter()
+        return rate
+
+    def seconds_left(self) -> float:
+        """At the pace of the last lap."""
+        return (self.last_step - self._step) * self._seconds_per_step
+
+
+def _opening_line(manifest: Manifest, model: keras.Model, microsteps: int, config: PretrainConfig, step: int) -> str:
+    training = config.training
+    rows = manifest.splits["train"].records
+    epochs = training.num_train_steps * training.global_batch_size / rows
+    begin = f"goes on from step {step:,}" if step else "starts"
+    return (
+        f"{begin}: {model.count_params():,} parameters, {rows:,} rows of {manifest.max_seq_length} tokens, "
+        f"{training.num_train_steps:,} steps of {training.global_batch_size} rows ({microsteps} microsteps of "
+        f"{training.microbatch_size}) = {epochs:.1f} epochs, {training.precision}"
+    )
+
+
+def _console_line(step: int, last_step: int, values: dict[str, float], seconds_left: float) -> str:
+    return (
+        f"step {step:,}/{last_step:,} | loss {values['loss']:.3f} | masked LM {values['masked_lm_loss']:.3f} "
+        f"({values['masked_lm_accuracy']:.1%}) | next sentence {values['next_sentence_accuracy']:.1%} | "
+        f"{values['tokens_per_second']:,.0f} tokens/s | rate {values['learning_rate']:.2e} | "
+        f"gradient norm {values['gradient_norm']:.2f} | {format_seconds(seconds_left)} left"
+    )
+
+
+def _evaluation_line(step: int, values: dict[str, float], manifest: Manifest) -> str:
+    return (
+        f"validation at step {step:,}: masked LM {values['masked_lm_loss']:.3f} ({values['masked_lm_accuracy']:.1%}), "
+        f"unigrams {manifest.validation_unigram_loss:.3f} | next sentence {values['next_sentence_accuracy']:.1%}"
+    )

@@ -1,0 +1,161 @@
+"""`manifest.json` of a data directory: written last, so that a directory that has one is complete."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pydantic
+from pydantic.dataclasses import dataclass
+
+from tf_bert.errors import InputError
+from tf_bert.files import read_json, write_json
+
+MANIFEST_FILE = "manifest.json"
+FORMAT = "tf_bert pretraining data 1"  # its number changes whenever equal inputs would give other bytes
+TRAIN, VALIDATION = SPLITS = ("train", "validation")
+
+_STRICT = pydantic.ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Shard:
+    """One TFRecord file."""
+
+    name: str
+    """File name inside the data directory."""
+    records: int
+    """Rows."""
+    bytes: int
+    """Size of the file."""
+    crc32: str
+    """Of the file, eight hexadecimal digits."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Counts:
+    """How much there is at each stage."""
+
+    documents: int = 0
+    """Documents with at least one token."""
+    sentences: int = 0
+    """Sentences with at least one token."""
+    tokens: int = 0
+    """WordPiece tokens of the documents."""
+    examples: int = 0
+    """`[CLS] A [SEP] B [SEP]`."""
+    random_next: int = 0
+    """Examples whose B is random."""
+    rows: int = 0
+    """Rows of up to max_seq_length tokens."""
+    row_tokens: int = 0
+    """Tokens in rows, special ones included, padding not."""
+
+    def __add__(self, other: "Counts") -> "Counts":
+        mine, others = dataclasses.astuple(self), dataclasses.astuple(other)
+        return Counts(*(a + b for a, b in zip(mine, others, strict=True)))
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Split:
+    """The training or the validation rows."""
+
+    shards: list[Shard]
+    """Those that hold rows, in order."""
+    counts: Counts
+    """Sums over the shards."""
+    fill: float
+    """Share of the rows' positions that hold a token."""
+
+    @property
+    def records(self) -> int:
+        """Rows in all shards."""
+        return sum(shard.records for shard in self.shards)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class VocabularyFacts:
+    """The vocabulary, which lies beside the manifest."""
+
+    size: int
+    """Tokens."""
+    sha256: str
+    """Of the file's canonical bytes."""
+    lower_case: bool
+    """Whether text was lower-cased and stripped of accents."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Source:
+    """One input file."""
+
+    path: str
+    """As it was found when the data was built."""
+    bytes: int
+    """Size of the file, compressed where it is."""
+    sha256: str
+    """Of the file."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Manifest:
+    """What a data directory holds and where it comes from."""
+
+    format: str
+    """`FORMAT`."""
+    max_seq_length: int
+    """Tokens in a row at most."""
+    max_examples_per_row: int
+    """Examples in a row at most."""
+    seed: int
+    """Of the build."""
+    vocabulary: VocabularyFacts
+    """The vocabulary."""
+    validation_unigram_loss: float | None
+    """Cross-entropy in nats of the validation tokens, [CLS] and [SEP] not counted, under the frequencies of the
+    training tokens, each counted once more than seen. None where nothing is held out."""
+    splits: dict[str, Split]
+    """`train` and `validation`."""
+    config: dict[str, Any]
+    """All settings of the build but those that say where files are."""
+    sources: list[Source]
+    """The input files."""
+
+
+def write_manifest(data_dir: Path, manifest: Manifest) -> None:
+    """Writes the manifest atomically.
+
+    Raises:
+      InputError: if the operating system refuses to write.
+    """
+    write_json(data_dir / MANIFEST_FILE, dataclasses.asdict(manifest))
+
+
+def read_manifest(data_dir: Path) -> Manifest:
+    """Reads and checks the manifest of a data directory.
+
+    Raises:
+      InputError: if there is none, or it is not a manifest of this version.
+    """
+    path = data_dir / MANIFEST_FILE
+    if not path.exists():
+        raise InputError(
+            f"{path}: not found, expected the manifest that `tf-bert prepare` writes last; name its output_dir, or "
+            "run the command again to finish an interrupted build"
+        )
+    values = read_json(path)
+    found = values.get("format") if isinstance(values, dict) else None
+    if found != FORMAT:
+        raise InputError(
+            f"{path}: format is {json.dumps(found)}, expected {json.dumps(FORMAT)}; "
+            "name a data directory that this version of `tf-bert prepare` wrote"
+        )
+    try:
+        manifest = pydantic.TypeAdapter(Manifest).validate_python(values)
+    except pydantic.ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(str(part) for part in problem["loc"])
+        raise InputError(f"{path}: {key}: {problem['msg']}; restore the file or prepare the data anew") from None
+    if missing := set(SPLITS) - manifest.splits.keys():
+        raise InputError(f"{path}: splits has no '{min(missing)}'; restore the file or prepare the data anew")
+    return manifest

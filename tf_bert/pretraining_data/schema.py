@@ -1,0 +1,97 @@
+"""What a stored row and a batch hold: names, dtypes, shapes, defined once.
+
+A row (tf.train.Example, unmasked and unpadded) is the examples `[CLS] A [SEP] B [SEP]`, one after the other:
+
+  input_ids             int64 [n]   n <= max_seq_length
+  example_lengths       int64 [k]   tokens of each example; they add up to n; k <= max_examples_per_row
+  segment_a_lengths     int64 [k]   tokens of `[CLS] A [SEP]` in each example
+  next_sentence_labels  int64 [k]   0 = B follows A, 1 = B is random
+
+A batch of B rows, with L = max_seq_length, P = masks per row at most, K = max_examples_per_row, is in `BATCH_FEATURES`.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+
+Batch = dict[str, tf.Tensor]
+
+ROW_FEATURES = ("input_ids", "example_lengths", "segment_a_lengths", "next_sentence_labels")
+
+BATCH_FEATURES: dict[str, tuple[tf.DType, str]] = {
+    "input_ids": (tf.int32, "L"),  # masked; padding is pad_id
+    "segment_ids": (tf.int32, "L"),  # 0 for `[CLS] A [SEP]` and padding, 1 for `B [SEP]`
+    "position_ids": (tf.int32, "L"),  # restart at 0 with every example
+    "example_ids": (tf.int32, "L"),  # 1..k; 0 is padding; tokens attend to those of equal id
+    "masked_lm_positions": (tf.int32, "P"),  # ascending; 0 where unused
+    "masked_lm_ids": (tf.int32, "P"),
+    "masked_lm_weights": (tf.float32, "P"),  # 1, or 0 where unused
+    "next_sentence_positions": (tf.int32, "K"),  # of every example's [CLS]; 0 where unused
+    "next_sentence_labels": (tf.int32, "K"),
+    "next_sentence_weights": (tf.float32, "K"),  # 1, or 0 where unused
+}
+"""Name -> dtype and the size of the axis after the batch axis."""
+
+NO_ROW = b""
+"""Parses to a row of padding alone, all of whose weights are 0."""
+
+
+def serialize_row(row: Mapping[str, np.ndarray]) -> bytes:
+    """One row as the bytes of a tf.train.Example; equal rows give equal bytes."""
+    example = tf.train.Example()
+    features = example.features.feature  # filled in place, which is twice as fast as from messages made beforehand
+    for name in ROW_FEATURES:
+        features[name].int64_list.value.extend(row[name].tolist())
+    return bytes(example.SerializeToString(deterministic=True))
+
+
+def parse_row(serialized: bytes) -> dict[str, np.ndarray]:
+    """The inverse of `serialize_row`; int64 arrays."""
+    features = tf.train.Example.FromString(serialized).features.feature
+    return {name: np.array(features[name].int64_list.value, np.int64) for name in ROW_FEATURES}
+
+
+def parse_rows(serialized: tf.Tensor, max_seq_length: int, max_examples_per_row: int, pad_id: int) -> Batch:
+    """Parses rows into an unmasked batch, as TensorFlow operations.
+
+    Args:
+      serialized: string [B].
+      max_seq_length: L.
+      max_examples_per_row: K.
+      pad_id: what fills input_ids up.
+
+    Returns:
+      The batch features but for the three of masking; input_ids hold the original tokens.
+    """
+    features = {name: tf.io.RaggedFeature(tf.int64) for name in ROW_FEATURES}
+    ragged = {name: tf.cast(value, tf.int32) for name, value in tf.io.parse_example(serialized, features).items()}
+
+    def dense(name: str, size: int, default: int = 0) -> tf.Tensor:
+        tensor = ragged[name].to_tensor(default, shape=[None, size])
+        return tf.ensure_shape(tensor, [serialized.shape[0], size])
+
+    lengths = dense("example_lengths", max_examples_per_row)
+    ends = tf.cumsum(lengths, axis=1)
+    starts = ends - lengths
+    used = lengths > 0
+    # The example that a token belongs to: how many examples end at or before it. Unused ends equal the last one.
+    positions = tf.broadcast_to(tf.range(max_seq_length), tf.stack([tf.shape(ends)[0], max_seq_length]))
+    index = tf.searchsorted(ends, positions, side="right")
+    is_token = positions < ends[:, -1:]
+    index = tf.where(is_token, index, 0)
+    within = positions - tf.gather(starts, index, batch_dims=1)
+    segment_a_lengths = tf.gather(dense("segment_a_lengths", max_examples_per_row), index, batch_dims=1)
+
+    def where_token(value: tf.Tensor) -> tf.Tensor:
+        return tf.ensure_shape(tf.where(is_token, value, 0), [serialized.shape[0], max_seq_length])
+
+    return {
+        "input_ids": dense("input_ids", max_seq_length, pad_id),
+        "segment_ids": where_token(tf.cast(within >= segment_a_lengths, tf.int32)),
+        "position_ids": where_token(within),
+        "example_ids": where_token(index + 1),
+        "next_sentence_positions": tf.where(used, starts, 0),
+        "next_sentence_labels": dense("next_sentence_labels", max_examples_per_row),
+        "next_sentence_weights": tf.cast(used, tf.float32),
+    }

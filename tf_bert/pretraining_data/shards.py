@@ -1,0 +1,251 @@
+"""Pass 2 of a build: one task makes one bucket into one shard and its entry.
+
+A task depends on nothing but its bucket and the configuration, writes the shard atomically and its entry after it, and
+does nothing where a valid entry exists; so tasks may run anywhere, in any order, and be killed and run again.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pydantic
+import tensorflow as tf
+
+from tf_bert.config import PrepareConfig
+from tf_bert.corpus.sentences import SentenceSplitter
+from tf_bert.errors import InputError
+from tf_bert.files import PARTIAL_SUFFIX, atomic_writer, fsync_directory, reporting_disk_errors, write_json
+from tf_bert.pretraining_data.buckets import read_bucket
+from tf_bert.pretraining_data.hashing import HashRandom, Stream, hash_words, permutation, text_key
+from tf_bert.pretraining_data.manifest import Counts, Shard
+from tf_bert.pretraining_data.packing import Rows, pack
+from tf_bert.pretraining_data.pairs import Pairs, TokenizedDocuments, make_pairs
+from tf_bert.pretraining_data.schema import serialize_row
+from tf_bert.tokenization.vocab import Vocabulary
+from tf_bert.tokenization.wordpiece import WordPieceTokenizer, load_tokenizer
+
+TOKENIZER_BATCH = 2048  # sentences
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardTask:
+    """One bucket to be made into one shard. Small, and can be sent to another machine that sees the same files."""
+
+    config: PrepareConfig
+    """The build's configuration; the vocabulary is in its output_dir."""
+    vocabulary_sha256: str
+    """Of that vocabulary."""
+    spills: tuple[Path, ...]
+    """What pass 1 wrote."""
+    bucket: int
+    """Which bucket."""
+    name: str
+    """Of the shard, without suffix."""
+    entry_dir: Path
+    """Where the entry goes."""
+    threads: int | None = None
+    """Threads that TensorFlow may use in a worker process; None leaves them as they are."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardEntry:
+    """What a task reports."""
+
+    shard: Shard
+    """The file; one of no records is not written."""
+    counts: Counts
+    """Of the bucket."""
+
+
+def build_shard(task: ShardTask) -> ShardEntry:
+    """Runs one task, unless a valid entry says that it was done.
+
+    Returns:
+      The entry. The counts of every token id in the shard's rows, `[CLS]` and `[SEP]` aside, are left beside it for
+      `read_token_counts`.
+
+    Raises:
+      InputError: if the disk refuses.
+    """
+    output_dir = Path(task.config.output_dir)
+    entry_path = task.entry_dir / f"{task.name}.json"
+    if done := _read_entry(entry_path, output_dir):
+        return done
+    if task.threads is not None:
+        _limit_threads(task.threads)
+    tokenizer = _tokenizer(output_dir, task.vocabulary_sha256)
+    vocabulary = tokenizer.vocabulary
+    seed = task.config.seed
+    texts = _in_order(read_bucket(list(task.spills), task.bucket), seed)
+    documents = _tokenize(texts, _splitter(task.config), tokenizer)
+    pairs = make_pairs(
+        documents,
+        task.config.max_seq_length,
+        task.config.short_seq_prob,
+        task.config.next_sentence_random_prob,
+        HashRandom(Stream.PAIRS, seed, task.bucket),
+    )
+    rows = pack(pairs.lengths, task.config.max_seq_length, task.config.max_examples_per_row)
+    order = permutation(hash_words(Stream.ROW_ORDER, seed, task.bucket, np.arange(len(rows))))
+    serialized = (serialize_row(row) for row in _rows(documents.tokens, pairs, rows, order, vocabulary))
+    shard = _write_shard(output_dir / f"{task.name}.tfrecord", serialized)
+    counts = Counts(
+        documents=len(documents.document_offsets) - 1,
+        sentences=len(documents.sentence_offsets) - 1,
+        tokens=len(documents.tokens),
+        examples=len(pairs.labels),
+        random_next=int(pairs.labels.sum()),
+        rows=len(rows),
+        row_tokens=int(pairs.lengths.sum()),
+    )
+    with atomic_writer(_token_counts_path(task.entry_dir, task.name)) as file:
+        np.save(file, _count_tokens(documents.tokens, pairs, len(vocabulary)))
+    entry = ShardEntry(shard, counts)
+    write_json(entry_path, dataclasses.asdict(entry))
+    return entry
+
+
+def read_token_counts(entry_dir: Path, name: str) -> np.ndarray:
+    """How often each token id occurs in the rows of a shard, int64 [vocab_size]; `[CLS]` and `[SEP]` not counted."""
+    return np.load(_token_counts_path(entry_dir, name))
+
+
+def _token_counts_path(entry_dir: Path, name: str) -> Path:
+    return entry_dir / f"{name}.npy"
+
+
+def _count_tokens(tokens: np.ndarray, pairs: Pairs, vocab_size: int) -> np.ndarray:
+    # Segments may overlap, so a token counts as often as segments cover it.
+    changes = np.zeros(len(tokens) + 1, np.int64)
+    for column, change in ((0, 1), (1, -1), (2, 1), (3, -1)):
+        np.add.at(changes, pairs.bounds[:, column], change)
+    covered = np.cumsum(changes[:-1])
+    return np.bincount(tokens, weights=covered, minlength=vocab_size).astype(np.int64)
+
+
+def _read_entry(path: Path, output_dir: Path) -> ShardEntry | None:
+    """The entry at `path`, if there is one and the shard is as it says."""
+    try:
+        entry = pydantic.TypeAdapter(ShardEntry).validate_json(path.read_bytes())
+        shard_matches = not entry.shard.records or _crc32(output_dir / entry.shard.name) == entry.shard.crc32
+    except (OSError, pydantic.ValidationError):
+        return None
+    return entry if shard_matches else None
+
+
+@functools.cache
+def _limit_threads(threads: int) -> None:
+    # Where TensorFlow already runs in this process (a thread pool, a worker used before) it keeps what it has.
+    with contextlib.suppress(RuntimeError):
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
+
+
+@functools.lru_cache(1)
+def _tokenizer(data_dir: Path, vocabulary_sha256: str) -> WordPieceTokenizer:
+    # The hash is a part of the cache's key: the directory may be made anew with another vocabulary.
+    return load_tokenizer(data_dir)
+
+
+@functools.lru_cache(1)
+def _splitter(config: PrepareConfig) -> SentenceSplitter:
+    return SentenceSplitter(config)
+
+
+def _in_order(texts: list[bytes], seed: int) -> list[bytes]:
+    """Texts in an order that depends on the texts and the seed, not on how they came."""
+    return sorted(texts, key=lambda text: (hash_words(Stream.DOCUMENT_ORDER, seed, text_key(text)), text))
+
+
+def _tokenize(texts: list[bytes], splitter: SentenceSplitter, tokenizer: WordPieceTokenizer) -> TokenizedDocuments:
+    tokens: list[np.ndarray] = [np.zeros(0, np.int32)]
+    lengths: list[np.ndarray] = [np.zeros(0, np.int64)]
+    owners: list[np.ndarray] = [np.zeros(0, np.int64)]
+    for sentences, documents in _batches_of_sentences(texts, splitter):
+        ragged = tokenizer.tokenize(tf.constant(sentences, tf.string))
+        tokens.append(ragged.flat_values.numpy())
+        lengths.append(ragged.row_lengths().numpy())
+        owners.append(np.array(documents, np.int64))
+    all_lengths = np.concatenate(lengths)
+    owner = np.concatenate(owners)[all_lengths > 0]  # a sentence of control characters alone has no token
+    sentences_of = np.bincount(owner, minlength=len(texts))
+    return TokenizedDocuments(
+        np.concatenate(tokens), _offsets(all_lengths[all_lengths > 0]), _offsets(sentences_of[sentences_of > 0])
+    )
+
+
+def _batches_of_sentences(texts: list[bytes], splitter: SentenceSplitter) -> Iterator[tuple[list[str], list[int]]]:
+    """Sentences and, for each, the index of its document; few at a time, for strings take much memory."""
+    sentences: list[str] = []
+    documents: list[int] = []
+    for index, text in enumerate(texts):
+        for sentence in splitter.split(text.decode()):
+            sentences.append(sentence)
+            documents.append(index)
+        if len(sentences) >= TOKENIZER_BATCH:
+            yield sentences, documents
+            sentences, documents = [], []
+    if sentences:
+        yield sentences, documents
+
+
+def _offsets(lengths: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+
+
+def _rows(
+    tokens: np.ndarray, pairs: Pairs, rows: Rows, order: np.ndarray, vocabulary: Vocabulary
+) -> Iterator[dict[str, np.ndarray]]:
+    """The stored features of rows, in `order`."""
+    cls, sep = np.array([vocabulary.cls_id], np.int32), np.array([vocabulary.sep_id], np.int32)
+    lengths = pairs.lengths
+    for row in order.tolist():
+        examples = rows.examples[rows.offsets[row] : rows.offsets[row + 1]]
+        bounds = pairs.bounds[examples]
+        pieces: list[np.ndarray] = []
+        for a_start, a_end, b_start, b_end in bounds.tolist():
+            pieces += (cls, tokens[a_start:a_end], sep, tokens[b_start:b_end], sep)
+        yield {
+            "input_ids": np.concatenate(pieces),
+            "example_lengths": lengths[examples],
+            "segment_a_lengths": bounds[:, 1] - bounds[:, 0] + 2,
+            "next_sentence_labels": pairs.labels[examples],
+        }
+
+
+def _write_shard(path: Path, rows: Iterator[bytes]) -> Shard:
+    """Writes rows as a TFRecord file that appears whole or not at all; none for no rows."""
+    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    records = 0
+    with reporting_disk_errors(path):
+        try:
+            with tf.io.TFRecordWriter(str(partial)) as writer:
+                for row in rows:
+                    writer.write(row)
+                    records += 1
+            shard = Shard(name=path.name, records=records, bytes=partial.stat().st_size, crc32=_crc32(partial))
+            with open(partial, "rb") as file:
+                os.fsync(file.fileno())
+            if records:
+                os.replace(partial, path)
+                fsync_directory(path.parent)
+        except tf.errors.OpError as error:
+            raise InputError(
+                f"{path}: cannot be written: {error.message}; free space or choose another directory"
+            ) from error
+        finally:
+            partial.unlink(missing_ok=True)
+    return shard
+
+
+def _crc32(path: Path) -> str:
+    crc = 0
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            crc = zlib.crc32(block, crc)
+    return f"{crc:08x}"
