@@ -17,8 +17,9 @@ _DROPPED_ELEMENTS = (
 _COMMENT = re.compile(r"<!--|-->")
 _ELEMENT = re.compile(rf"<(/?)({_DROPPED_ELEMENTS})\b[^<>]*>", re.IGNORECASE)
 _NOWIKI = re.compile(r"<(/?)nowiki\s*(/?)>", re.IGNORECASE)
-# Tables begin and end at the start of a line; `|}}` ends a template whose last parameter is empty.
-_BRACES = re.compile(r"\{\{|\}\}|^[ \t:*#;]*\{\||^[ \t]*\|\}(?!\})", re.MULTILINE)
+# Every two braces of a run open or close one template. Tables begin and end at the start of a line; `|}}` ends a
+# template whose last parameter is empty.
+_BRACES = re.compile(r"\{\{+|\}\}+|^[ \t:*#;]*\{\||^[ \t]*\|\}(?!\})", re.MULTILINE)
 _BRACKETS = re.compile(r"\[\[|\]\]")
 _EXTERNAL_LINK = re.compile(r"\[((?:https?:|ftp:|mailto:|news:|irc:|//)[^\[\]\n]*)\]", re.IGNORECASE)
 _BREAK = re.compile(r"<(?:br|hr|p|/p|li|/li|div|/div|blockquote|/blockquote)\b[^<>]*>", re.IGNORECASE)
@@ -123,20 +124,19 @@ def _drop_templates_and_tables(text: str) -> str:
     counts = {"template": 0, "table": 0}
     for match in _BRACES.finditer(text):
         token = match[0].lstrip(" \t:*#;")
-        kind = "template" if token in ("{{", "}}") else "table"
-        if token in ("{{", "{|"):
-            opened.append((kind, match.start(), match.end()))
-            counts[kind] += 1
-        elif not counts[kind]:
-            spans.append(match.span())
-        else:
-            while True:
-                found, start, end = opened.pop()
-                counts[found] -= 1
-                if found == kind:
-                    spans.append((start, match.end()))
-                    break
-                spans.append((start, end))
+        kind = "table" if "|" in token else "template"
+        for _ in range(len(token) // 2):
+            if token[0] == "{":
+                opened.append((kind, match.start(), match.end()))
+                counts[kind] += 1
+            elif not counts[kind]:
+                spans.append(match.span())
+            else:
+                found = ""
+                while found != kind:  # what was opened inside and not closed goes alone
+                    found, start, end = opened.pop()
+                    counts[found] -= 1
+                    spans.append((start, match.end() if found == kind else end))
     spans += [(start, end) for _, start, end in opened]
     return _without(text, sorted(spans))
 
