@@ -1,0 +1,211 @@
+"""Token ids equal those of two independent implementations, on real text and on text meant to break it."""
+
+import json
+import re
+import unicodedata
+
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tf_bert.errors import InputError
+from tf_bert.tokenization.vocab import Vocabulary
+from tf_bert.tokenization.wordpiece import WordPieceTokenizer, load_tokenizer
+
+reference = pytest.importorskip(
+    "official.nlp.tools.tokenization", reason="tf-models-official (extra `interop`) is not installed"
+)
+
+HOSTILE = [
+    "",
+    "   ",
+    "中文字符 mixed with latin中文, 日本語テキスト、한국어 텍스트",
+    "Ünïcödé àccénts ÅNGSTRÖM naïve façade Ž Ł đ ø ß ẞ",
+    "e\u0301 a\u0300\u0301 n\u0303 combining, q\u0307\u0323 ç",
+    "👩‍👩‍👧‍👦 🇩🇪 👍🏽 emoji\ufe0f ☃ ☃\ufe0f",
+    "control\x00\x01\x1f chars\x7f\x80\x9f here",
+    "no\u00a0break\u202fspaces\u2007and\u3000wide\u1680ogham",
+    "zero\u200bwidth\u200cnon\u200djoiner\ufeffbom soft\u00adhyphen",
+    "line\u2028separator para\u2029graph next\u0085line vertical\x0btab form\x0cfeed",
+    "\ufffd replacement \ufffd\ufffd",
+    "مرحبا بالعالم שלום עולם \u202eright to left\u202c",
+    "ภาษาไทยไม่มีช่องว่าง བོད་སྐད་ཀྱི་ཡི་གེ",
+    "İstanbul ıssız DİYARBAKIR",
+    "ΑΣ ΟΔΥΣΣΕΥΣ. Σ ΣΑΣ",
+    "ﬁ ﬂ ligatures Ⅷ ㎏ ① ½ ﷺ ＡＢＣ ｶﾀｶﾅ",
+    "𝔘𝔫𝔦𝔠𝔬𝔡𝔢 𝟘𝟙𝟚 𝕬𝖇",
+    "ᄒ\u1161\u11ab 한 Ǆ ǅ ǆ",
+    "[MASK] [CLS][SEP] [UNK]ed [PAD] ##ing #hash ##",
+    "a+b=c <tag> x^y `tick` |bar| ~tilde $5 100% C# C++ .NET e.g. don't U.S.A.",
+    "'single' \u201cdouble\u201d \u2018curly\u2019 – — … « » ¿ ¡ § ¶ † ‰ № ™ ©",
+    "豈更車賈滑 \uf900\ufa30 \U0002f800\U00020000\U0002a6df",
+    "x" * 200,
+    "x" * 201,
+    "é" * 200 + " " + "é" * 201,
+    "\U0001d54f" * 200 + " " + "\U0001d54f" * 201,
+    "a\u0301" * 200,
+    "y" * 201 + ".z " + "w" * 150 + "-" + "w" * 150,
+    "long" * 60 + "中" + "tail " * 3,
+    "tab\there\nnew\r\nline",
+]
+
+
+class Original:
+    """The original algorithm, as tf-models keeps it; its limit of characters a word set back to the original 200."""
+
+    def __init__(self, vocabulary: Vocabulary, lower_case: bool, tmp_path):
+        path = tmp_path / "vocab.txt"
+        vocabulary.save(path)
+        self._tokenizer = reference.FullTokenizer(str(path), do_lower_case=lower_case)
+        self._tokenizer.wordpiece_tokenizer.max_input_chars_per_word = 200
+
+    def ids(self, text: str) -> list[int]:
+        return self._tokenizer.convert_tokens_to_ids(self._tokenizer.tokenize(text))
+
+
+@pytest.fixture(scope="session")
+def original(vocabulary, lower_case, tmp_path_factory):
+    return Original(vocabulary, lower_case, tmp_path_factory.mktemp("original"))
+
+
+@pytest.fixture(scope="session", params=[False, True], ids=["fast", "portable"])
+def tokenize(request, vocabulary, lower_case):
+    """Lists of ids for a list of texts, through a `tf.function`."""
+    tokenizer = WordPieceTokenizer(vocabulary, lower_case, portable=request.param)
+    graph = tf.function(tokenizer.tokenize, input_signature=[tf.TensorSpec([None], tf.string)])
+    return lambda texts: graph(tf.constant(texts, tf.string)).to_list()
+
+
+def lines_of(documents):
+    return [line for document in documents for line in document.split("\n")]
+
+
+def assert_all_equal(texts, found, expected_of):
+    different = [
+        (text, ids, expected_of(text)) for text, ids in zip(texts, found, strict=True) if ids != expected_of(text)
+    ]
+    assert different == []
+
+
+def test_every_line_of_the_real_excerpt_equals_the_original(documents, tokenize, original):
+    lines = lines_of(documents)
+    assert len(lines) > 5000
+    assert_all_equal(lines, tokenize(lines), original.ids)
+
+
+def test_every_line_of_wikitext_equals_the_original(shared_dir, tokenize, original):
+    text = (shared_dir / "wikitext" / "wiki.valid.tokens").read_text(encoding="utf-8")
+    lines = [line for line in text.split("\n") if line.strip()]
+    assert_all_equal(lines, tokenize(lines), original.ids)
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_text_equals_the_original(text, tokenize, original):
+    assert tokenize([text, "next"]) == [original.ids(text), original.ids("next")]
+
+
+# Characters that Python's Unicode tables know: TensorFlow Text's are newer, and call some of the others punctuation.
+CHARACTERS = st.characters(exclude_categories=["Cs", "Cn"])
+
+
+def test_random_text_equals_the_original(tokenize, original):
+    @settings(max_examples=60, derandomize=True, deadline=None, database=None)
+    @given(st.lists(st.text(CHARACTERS, max_size=30), min_size=20, max_size=40))
+    def check(texts):
+        assert_all_equal(texts, tokenize(texts), original.ids)
+
+    check()
+
+
+def test_real_and_hostile_text_equals_hugging_face(documents, tokenize, vocabulary, lower_case, tmp_path):
+    """Left out is where that library itself differs from the original.
+
+    These are words past 100 characters, final sigma, private-use characters, and special-token strings, which it does
+    not take for text.
+    """
+    from tokenizers import BertWordPieceTokenizer
+
+    vocabulary.save(tmp_path / "vocab.txt")
+    peer = BertWordPieceTokenizer(str(tmp_path / "vocab.txt"), lowercase=lower_case)
+
+    def comparable(text):
+        return (
+            not re.search(r"\S{100}|[Σςσ]|\[[A-Z]+\]", text)
+            and not any(unicodedata.category(c) in ("Co", "Zl", "Zp") for c in text)
+            and not set(text) & set("\x85\x0b\x0c")
+        )
+
+    texts = [text for text in [*lines_of(documents), *HOSTILE] if comparable(text)]
+    assert len(texts) > 0.9 * len(lines_of(documents))
+    assert_all_equal(texts, tokenize(texts), lambda text: peer.encode(text, add_special_tokens=False).ids)
+
+
+def test_special_token_strings_in_a_text_stay_text(tokenize, vocabulary):
+    special = {vocabulary.pad_id, vocabulary.cls_id, vocabulary.sep_id, vocabulary.mask_id}
+    (ids,) = tokenize(["[MASK] and [CLS] and [SEP] and [PAD]"])
+    assert not special & set(ids)
+
+
+def test_bytes_that_are_not_utf8_are_left_out_by_the_portable_tokenizer(vocabulary, lower_case):
+    tokenizer = WordPieceTokenizer(vocabulary, lower_case, portable=True)
+    broken, whole = tokenizer.tokenize(tf.constant([b"some\xff te\xc3xt \xe2\x82", b"some text "])).to_list()
+    assert broken == whole
+
+
+def test_empty_batches_and_batches_of_empty_texts(tokenize):
+    assert tokenize([]) == []
+    assert tokenize(["", " ", "\u200b"]) == [[], [], []]
+
+
+# Kernels of core TensorFlow, and those of TensorFlow Text that its oldest release inside TensorFlow Serving has.
+PORTABLE_TEXT_OPS = {"NormalizeUTF8", "CaseFoldUTF8", "RegexSplitWithOffsets", "WordpieceTokenizeWithOffsets"}
+
+
+def test_the_portable_graph_holds_only_what_every_server_links(vocabulary, lower_case):
+    tokenizer = WordPieceTokenizer(vocabulary, lower_case, portable=True)
+    graph = tf.function(tokenizer.tokenize, input_signature=[tf.TensorSpec([None], tf.string)])
+    definition = graph.get_concrete_function().graph.as_graph_def()
+    nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
+    functions = {function.signature.name for function in definition.library.function}
+    used = {node.op for node in nodes} - functions
+    core = {name for name in dir(tf.raw_ops) if not name.startswith("_")}
+    assert used - core <= PORTABLE_TEXT_OPS and used & PORTABLE_TEXT_OPS
+    fast = tf.function(WordPieceTokenizer(vocabulary, lower_case).tokenize, input_signature=graph.input_signature)
+    nodes_of_fast = {node.op for node in fast.get_concrete_function().graph.as_graph_def().node}
+    assert nodes_of_fast - core - PORTABLE_TEXT_OPS, "the check would not see an operation that is not portable"
+
+
+def test_a_saved_tokenizer_opens_again_with_its_case(vocabulary, lower_case, tmp_path):
+    tokenizer = WordPieceTokenizer(vocabulary, lower_case)
+    tokenizer.save(tmp_path)
+    opened = load_tokenizer(tmp_path)
+    text = tf.constant(["Some Text, Übung"])
+    assert opened.lower_case == lower_case
+    assert opened.tokenize(text).to_list() == tokenizer.tokenize(text).to_list()
+
+
+def test_ids_become_readable_text(vocabulary, lower_case):
+    tokenizer = WordPieceTokenizer(vocabulary, lower_case)
+    (ids,) = tokenizer.tokenize(tf.constant(["unbelievableness is a word"])).to_list()
+    assert len(ids) > 4
+    assert tokenizer.to_text(ids) == "unbelievableness is a word"
+
+
+@pytest.mark.parametrize(
+    ("settings_text", "message"),
+    [
+        ("{}", r"tokenizer_config.json: do_lower_case is None, expected true or false; add it"),
+        ("[]", r"tokenizer_config.json: do_lower_case is None"),
+        ("{", r"tokenizer_config.json: is not valid JSON"),
+        (
+            json.dumps({"do_lower_case": True, "strip_accents": False}),
+            r"tokenizer_config.json: strip_accents is False, expected True, as the original BERT tokenizer does it",
+        ),
+    ],
+)
+def test_settings_that_this_tokenizer_does_not_follow_are_refused(tmp_path, vocabulary, settings_text, message):
+    vocabulary.save(tmp_path / "vocab.txt")
+    (tmp_path / "tokenizer_config.json").write_text(settings_text)
+    with pytest.raises(InputError, match=message):
+        load_tokenizer(tmp_path)
