@@ -23,3 +23,28 @@ def shared_dir() -> Path:
     if not directory.is_dir():
         pytest.skip("the folder with real GLUE and WikiText files is not beside this checkout")
     return directory
+
+
+@pytest.fixture(scope="session")
+def data_dir(wikipedia_dump, tmp_path_factory) -> Path:
+    """A data directory made of the first articles of the excerpt: rows of 32 tokens, 600 tokens of vocabulary."""
+    from tf_bert.config import PrepareConfig, VocabTrainConfig
+    from tf_bert.corpus.wikipedia import read_wikipedia
+    from tf_bert.pretraining_data.build import build
+    from tf_bert.tokenization.vocab import train_vocabulary
+
+    directory = tmp_path_factory.mktemp("data")
+    texts = [document.text[:4000] for _, document in zip(range(24), read_wikipedia(wikipedia_dump), strict=False)]
+    (directory / "articles.txt").write_text("\n\n".join(texts), encoding="utf-8")
+    vocabulary = train_vocabulary(lambda: texts, VocabTrainConfig(input="unused", vocab_size=600))
+    vocabulary.save(directory / "vocab.txt")
+    config = PrepareConfig(
+        input=str(directory / "articles.txt"),
+        output_dir=str(directory / "prepared"),
+        vocab=str(directory / "vocab.txt"),
+        max_seq_length=32,
+        validation_fraction=0.2,
+        shard_megabytes=0.02,
+    )
+    build(config)
+    return directory / "prepared"

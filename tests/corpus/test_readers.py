@@ -110,7 +110,7 @@ def test_files_directories_and_globs_are_each_read_once_in_order(write, tmp_path
 
 def test_progress_adds_up_to_the_size_of_the_files(write, wikipedia_dump):
     seen = []
-    documents = list(read_documents(CorpusConfig(input=str(wikipedia_dump), format="wikipedia"), seen.append))
+    documents = list(read_documents(CorpusConfig(input=str(wikipedia_dump)), seen.append))
     assert len(documents) == 106 and sum(seen) == wikipedia_dump.stat().st_size
 
 

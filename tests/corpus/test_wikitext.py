@@ -104,7 +104,7 @@ def test_deep_nesting_is_flattened_not_recursed_into():
 
 @pytest.fixture(scope="module")
 def articles(wikipedia_dump):
-    config = CorpusConfig(input=str(wikipedia_dump), format="wikipedia")
+    config = CorpusConfig(input=str(wikipedia_dump))
     return {document.location: document.text for document in read_documents(config)}
 
 

@@ -151,6 +151,7 @@ def test_the_real_dump(wikipedia_dump, tmp_path, shared_vocabulary):
         input=(str(wikipedia_dump),),
         output_dir=str(tmp_path / "data"),
         vocab=str(shared_vocabulary),
+        format="wikipedia",
         max_seq_length=128,
         validation_fraction=0.05,
         shard_megabytes=1.0,
@@ -368,6 +369,7 @@ def test_no_document_held_out(prepare_config, tmp_path):
     config = prepare_config(tmp_path / "data", input=(str(tmp_path / "few.txt"),), validation_fraction=1e-9)
     with pytest.raises(InputError, match=r"validation_fraction 1e-09 holds out none of the documents of .*few\.txt"):
         build(config)
+    build(dataclasses.replace(config, validation_fraction=0.0))  # as the message says, without clearing up first
 
 
 def test_every_document_held_out(prepare_config, tmp_path):
@@ -375,6 +377,22 @@ def test_every_document_held_out(prepare_config, tmp_path):
     config = prepare_config(tmp_path / "data", input=(str(tmp_path / "few.txt"),), validation_fraction=0.999999)
     with pytest.raises(InputError, match=r"validation_fraction 0\.999999 holds out every document of .*few\.txt"):
         build(config)
+
+
+def test_no_document(prepare_config, tmp_path):
+    (tmp_path / "blank.txt").write_text("\n \n\n")
+    with pytest.raises(InputError, match=r"blank\.txt: no document was found; check input and format"):
+        build(prepare_config(tmp_path / "data", input=(str(tmp_path / "blank.txt"),)))
+
+
+def test_a_damaged_input_can_be_mended_and_the_build_run_again(prepare_config, tmp_path, corpus_file, data_dir):
+    mended = tmp_path / corpus_file.name
+    mended.write_bytes(corpus_file.read_bytes() + b"\xff")
+    config = prepare_config(tmp_path / "data", input=(str(mended),))
+    with pytest.raises(InputError, match=rf"^{mended}: "):
+        build(config)
+    mended.write_bytes(corpus_file.read_bytes())
+    assert build(config).splits == read_manifest(data_dir).splits
 
 
 def test_too_little_text(prepare_config, tmp_path):
@@ -435,18 +453,16 @@ for config in sys.argv[1:]:
 
 def test_memory_does_not_grow_with_the_corpus(prepare_config, tmp_path, write_corpus):
     configs = []
-    sizes = {"first": (400, 0.3), "small": (400, 0.3), "large": (8000, 0.3), "in one bucket": (8000, 1000.0)}
-    for name, (documents, megabytes) in sizes.items():
-        corpus = tmp_path / f"{name}.txt"
-        write_corpus(corpus, documents)
+    small, large = write_corpus(tmp_path / "small.txt", 400), write_corpus(tmp_path / "large.txt", 8000)
+    builds = {"first": (small, 0.3), "small": (small, 0.3), "large": (large, 0.3), "in one bucket": (large, 1000.0)}
+    for name, (corpus, megabytes) in builds.items():
         config = prepare_config(tmp_path / name, input=(str(corpus),), shard_megabytes=megabytes, max_seq_length=128)
         configs.append(json.dumps(to_dict(config)))
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     result = subprocess.run(
         [sys.executable, "-c", MEMORY_SCRIPT, *configs], capture_output=True, text=True, env=environment, check=True
     )
-    print(result.stdout)
-    _, small, large, in_one_bucket = map(float, result.stdout.split())
+    _, small_peak, large_peak, one_bucket_peak = map(float, result.stdout.split())
     # The large corpus is 5 MB larger, which takes some 60 MB where nothing bounds it.
-    assert in_one_bucket - small > 35
-    assert large - small < 15
+    assert one_bucket_peak - small_peak > 35
+    assert large_peak - small_peak < 15

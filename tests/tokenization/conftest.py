@@ -9,7 +9,7 @@ from tf_bert.tokenization.vocab import train_vocabulary
 
 @pytest.fixture(scope="session")
 def documents(wikipedia_dump):
-    return [d.text for d in read_documents(CorpusConfig(input=str(wikipedia_dump), format="wikipedia"))]
+    return [d.text for d in read_documents(CorpusConfig(input=str(wikipedia_dump)))]
 
 
 @pytest.fixture(scope="session", params=[True, False], ids=["uncased", "cased"])

@@ -31,7 +31,7 @@ import sys
 from tf_bert.config import VocabTrainConfig
 from tf_bert.corpus.reader import read_documents
 from tf_bert.tokenization.vocab import train_vocabulary
-config = VocabTrainConfig(input=sys.argv[1], format="wikipedia", vocab_size=1500)
+config = VocabTrainConfig(input=sys.argv[1], vocab_size=1500)
 print(train_vocabulary(lambda: (d.text for d in read_documents(config)), config).sha256)
 """
 

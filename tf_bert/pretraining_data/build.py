@@ -101,9 +101,14 @@ def build(config: PrepareConfig, executor: Executor | None = None, progress: Pro
         if (output_dir / MANIFEST_FILE).exists():  # by a build that ended between the two looks
             return _already_built(output_dir, identity)
         _claim(work_dir / PLAN_FILE, output_dir, identity)
-        WordPieceTokenizer(vocabulary, config.lower_case).save(output_dir)
         plan = Plan.for_files(files, config)
         spills = _scatter(files, work_dir, config, plan, executor, progress)
+        try:
+            _check_documents(bucket_bytes(spills, plan), plan, config)
+        except InputError:
+            shutil.rmtree(work_dir)  # it is of no use to the settings that the message asks for
+            raise
+        WordPieceTokenizer(vocabulary, config.lower_case).save(output_dir)
         entries = _build_shards(spills, work_dir, config, vocabulary, plan, executor, progress)
         manifest = _merge(entries, work_dir, config, vocabulary, plan, sources)
         write_manifest(output_dir, manifest)
@@ -169,8 +174,9 @@ def _already_built(output_dir: Path, identity: dict[str, Any]) -> Manifest:
 
 
 def _claim(plan_path: Path, output_dir: Path, identity: dict[str, Any]) -> None:
-    """Notes what is being built, or checks that an unfinished build is of the same."""
-    if not plan_path.exists():
+    """Notes what is being built, or checks that an unfinished build, if it has come to anything, is of the same."""
+    work_dir = plan_path.parent
+    if not plan_path.exists() or not any(work_dir.rglob("*.npy")):
         write_json(plan_path, identity)
     elif difference := _difference(read_json(plan_path), identity):
         raise InputError(
@@ -227,8 +233,6 @@ def _scatter(
                 task(on_bytes=bar.update)
         else:
             _run(tasks, executor, lambda index: bar.update(sizes[index]))
-    if not bucket_bytes(spills, plan).any():
-        raise InputError(f"{', '.join(config.input)}: no document was found; check input and format")
     return spills
 
 
@@ -242,7 +246,6 @@ def _build_shards(
     progress: Progress,
 ) -> list[ShardEntry]:
     sizes = bucket_bytes(spills, plan)
-    _check_split(sizes, plan, config)
     entry_dir = work_dir / ENTRY_DIR
     with reporting_disk_errors(entry_dir):
         entry_dir.mkdir(exist_ok=True)
@@ -258,8 +261,10 @@ def _build_shards(
         return _run(tasks, executor, lambda index: bar.update(int(sizes[index])))
 
 
-def _check_split(sizes: np.ndarray, plan: Plan, config: PrepareConfig) -> None:
+def _check_documents(sizes: np.ndarray, plan: Plan, config: PrepareConfig) -> None:
     """Refuses a corpus of so few documents that a split has none."""
+    if not sizes.any():
+        raise InputError(f"{', '.join(config.input)}: no document was found; check input and format")
     if plan.validation and not sizes[plan.train :].any():
         raise InputError(
             f"validation_fraction {config.validation_fraction} holds out none of the documents of "
