@@ -1,4 +1,4 @@
-"""`tf-bert pretrain` from data directory to model directory: what it writes, that resuming is exact, what it refuses."""
+"""`tf-bert pretrain`: what a run writes, that resuming is exact, what is refused."""
 
 import json
 import os
@@ -252,7 +252,7 @@ def test_two_ranks_train_the_same_model_as_one(data_dir, tmp_path):
     [
         (
             {"model.vocab_size": 500},
-            r"model.vocab_size 500 is smaller than the vocabulary of .*, 600 tokens; set model.vocab_size to 600 or more",
+            r"model.vocab_size 500 is smaller than the vocabulary of .*, 600 tokens; set model.vocab_size to 600 or m",
         ),
         (
             {"model.max_position_embeddings": 16},

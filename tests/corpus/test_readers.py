@@ -100,6 +100,12 @@ def test_jsonl_reads_text_and_leaves_the_rest(write):
     assert read(path) == ["one\ntwo", "half a pair: \ufffd."]
 
 
+@pytest.mark.parametrize("name", ["a.xml", "a.xml.bz2", "enwiki-pages-articles1.xml-p10p302.bz2"])
+def test_dumps_are_known_by_their_names_however_they_are_split(write, name):
+    content = dump(page("One", "'''First'''."))
+    assert read(write(name, bz2.compress(content) if name.endswith("bz2") else content)) == ["First."]
+
+
 def test_files_directories_and_globs_are_each_read_once_in_order(write, tmp_path):
     for name in ("b/2.txt", "b/deep/3.txt", "a.txt", "b/.hidden/4.txt", "b/.5.txt"):
         write(name, f"text of {name}")

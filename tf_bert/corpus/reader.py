@@ -74,5 +74,7 @@ def read_documents(config: CorpusConfig, on_bytes: OnBytes | None = None) -> Ite
 
 
 def _format_of(path: Path) -> str:
-    suffix = Path(path.stem).suffix if path.suffix == ".bz2" else path.suffix
-    return {".xml": "wikipedia", ".jsonl": "jsonl"}.get(suffix, "text")
+    # Parts of a split dump are named like enwiki-...-pages-articles1.xml-p1p41242.bz2.
+    if ".xml" in path.name:
+        return "wikipedia"
+    return "jsonl" if ".jsonl" in path.suffixes else "text"
