@@ -32,6 +32,11 @@ def fill_mask(model_dir: str, text: str, top: int = 5) -> Iterator[str]:
     model = load_model(Path(model_dir))
     tokenizer = load_tokenizer(Path(model_dir))
     vocabulary = tokenizer.vocabulary
+    if len(vocabulary) > model.config.vocab_size:
+        raise InputError(
+            f"{vocabulary.source}: holds {len(vocabulary)} tokens, more than the model's vocab_size "
+            f"{model.config.vocab_size}; the two belong to different models"
+        )
     first, *others = tokenizer.tokenize(tf.constant(text.split(MASK))).to_list()
     ids = [vocabulary.cls_id, *first]
     for piece in others:
