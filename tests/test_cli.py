@@ -1,7 +1,9 @@
 """The command line: help, wrong words, exit codes, and one line for every mistake."""
 
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -101,3 +103,26 @@ def test_a_reader_that_leaves_early_is_no_traceback():
         f"{sys.executable} -m tf_bert.cli prepare --help | true", shell=True, capture_output=True, text=True
     )
     assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_is_one_line_and_leaves_nothing_that_counts_as_done(tmp_path, wikipedia_dump):
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nthe\n")
+    words = ["prepare", "--input", str(wikipedia_dump), "--output_dir", "data"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tf_bert.cli", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    )
+    while not list(tmp_path.glob("data/_work/spill-*")) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    printed, complaint = process.communicate()
+    assert process.returncode == 1 and printed == ""
+    assert complaint.splitlines() == [
+        "tf-bert prepare: interrupted; nothing half-written is left in use: the same command starts again or goes on"
+    ]
+    assert not (tmp_path / "data" / "manifest.json").exists()
+    assert run(*words, cwd=tmp_path).returncode == 0
+    assert (tmp_path / "data" / "manifest.json").exists()

@@ -83,6 +83,7 @@ def test_a_run_learns_and_leaves_everything_to_look_at(finished):
     output_dir, printed = finished
     assert {path.name for path in output_dir.iterdir()} == {
         "config.yaml",
+        "run.json",
         "metrics.jsonl",
         "tensorboard",
         "checkpoints",
@@ -151,11 +152,11 @@ def test_the_model_directory_opens_and_is_the_last_checkpoint(finished):
     assert (output_dir / "model" / "vocab.txt").read_text().count("\n") == 600
 
 
-def test_a_finished_run_started_again_changes_nothing(finished, data_dir, tmp_path):
+def test_a_finished_run_started_again_from_its_own_config_changes_nothing(finished, data_dir, tmp_path):
     output_dir = tmp_path / "again"
     shutil.copytree(finished[0], output_dir)
     before = weights(output_dir)
-    assert main(command(data_dir, output_dir)[3:]) == 0
+    assert main(["pretrain", "--config", str(output_dir / "config.yaml"), "--output_dir", str(output_dir)]) == 0
     after = weights(output_dir)
     assert all(np.array_equal(before[name], after[name]) for name in before)
     assert (output_dir / "metrics.jsonl").read_text() == (finished[0] / "metrics.jsonl").read_text()
@@ -269,7 +270,7 @@ def test_what_does_not_fit_the_data_is_refused_before_anything_is_written(data_d
 
 def test_an_output_directory_that_holds_something_else_is_refused(data_dir, tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(InputError, match=r"holds files but no config.yaml of a run, e.g. thesis.tex; choose an empty"):
+    with pytest.raises(InputError, match=r"holds files but no run.json of a run, e.g. thesis.tex; choose an empty"):
         pretrain(configure(data_dir, tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 

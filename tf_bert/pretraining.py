@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from tf_bert import __version__, distributed
 from tf_bert.config import PretrainConfig, accumulation_steps, to_dict
 from tf_bert.distributed import World
 from tf_bert.errors import InputError, UsageError
-from tf_bert.files import atomic_directory, atomic_writer, read_json, sha256_of, write_json
+from tf_bert.files import atomic_directory, atomic_writer, read_json, reporting_disk_errors, sha256_of, write_json
 from tf_bert.models.directory import save_model
 from tf_bert.models.pretraining import BertForPretraining
 from tf_bert.pretraining_data.dataset import training_dataset, validation_dataset
@@ -23,14 +23,15 @@ from tf_bert.pretraining_data.manifest import MANIFEST_FILE, Manifest, read_mani
 from tf_bert.report import draw_report
 from tf_bert.run_log import RunLog, format_seconds
 from tf_bert.tokenization.wordpiece import load_tokenizer
-from tf_bert.training.callbacks import Cadence
+from tf_bert.training.callbacks import Cadence, StopSignals
 from tf_bert.training.checkpoint import CheckpointManager
 from tf_bert.training.guesses import guesses_table
 from tf_bert.training.losses import PretrainingObjective
 from tf_bert.training.optimizer import build_optimizer
 from tf_bert.training.train_step import Trainer
 
-CONFIG_FILE = "config.yaml"
+CONFIG_FILE = "config.yaml"  # all settings, ready for --config
+RUN_FILE = "run.json"  # what a resumed run must share with its beginning
 MODEL_DIR = "model"
 REPORT_FILE = "report.png"
 
@@ -130,17 +131,16 @@ def pretrain(config: PretrainConfig) -> None:
     if first_step == 0:
         log.text(0, "config", f"```yaml\n{yaml.safe_dump(to_dict(config), sort_keys=False)}```")
         evaluate(0)
-    cadence = Cadence(
-        config.cadence, first_step, training.num_train_steps, training.max_bad_steps, log_step, evaluate, save
-    )
-    if first_step < training.num_train_steps:
-        steps = training.num_train_steps - first_step
-        with rows.errors_surfaced():
+    steps = training.num_train_steps - first_step
+    with closing(log), rows.errors_surfaced(), StopSignals() as stop:
+        cadence = Cadence(
+            config.cadence, first_step, training.num_train_steps, training.max_bad_steps, log_step, evaluate, save, stop
+        )
+        if steps:
             trainer.fit(rows.dataset, steps_per_epoch=steps, epochs=1, callbacks=[cadence], verbose=0, shuffle=False)
-    log.close()
-    if cadence.stopped_by and cadence.done < training.num_train_steps:
+    if stop.received and cadence.done < training.num_train_steps:
         raise InputError(
-            f"stopped by {cadence.stopped_by.name} after step {cadence.done}; its checkpoint is in "
+            f"stopped by {stop.received.name} after step {cadence.done}; its checkpoint is in "
             f"{checkpoints.directory}, and the same command goes on from there"
         )
 
@@ -184,24 +184,26 @@ def claim_output_directory(output_dir: Path, config: PretrainConfig) -> None:
       InputError: if it holds something else.
       UsageError: if it holds a run that this one cannot go on from.
     """
-    path = output_dir / CONFIG_FILE
+    path = output_dir / RUN_FILE
     identity = _identity(to_dict(config))
     if path.exists():
-        earlier = yaml.safe_load(path.read_text(encoding="utf-8"))
+        earlier = read_json(path)
         for key, value in identity.items():
-            if earlier.get("identity", {}).get(key) != value:
+            if earlier.get(key) != value:
                 raise UsageError(
-                    f"{output_dir}: holds a run with {key} {earlier.get('identity', {}).get(key)}, found {value}; "
-                    "choose another output_dir, or remove this one to start over"
+                    f"{output_dir}: holds a run with {key} {earlier.get(key)}, found {value}; choose another "
+                    "output_dir, or remove this one to start over"
                 )
     elif output_dir.exists() and any(output_dir.iterdir()):
         raise InputError(
-            f"{output_dir}: holds files but no {CONFIG_FILE} of a run, e.g. {next(output_dir.iterdir()).name}; "
+            f"{output_dir}: holds files but no {RUN_FILE} of a run, e.g. {next(output_dir.iterdir()).name}; "
             "choose an empty or a new output_dir"
         )
-    output_dir.mkdir(parents=True, exist_ok=True)
-    with atomic_writer(path) as file:
-        file.write(yaml.safe_dump({"identity": identity, "config": to_dict(config)}, sort_keys=False).encode())
+    with reporting_disk_errors(output_dir):
+        output_dir.mkdir(parents=True, exist_ok=True)
+    write_json(path, identity)
+    with atomic_writer(output_dir / CONFIG_FILE) as file:
+        file.write(yaml.safe_dump(to_dict(config), sort_keys=False).encode())
 
 
 def _identity(config: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from tf_bert.corpus.text import read_jsonl, read_text
 from tf_bert.corpus.wikipedia import read_wikipedia
 from tf_bert.errors import InputError
 
+_OTHER_COMPRESSIONS = frozenset({".gz", ".xz", ".zst", ".lz4", ".zip", ".7z", ".rar", ".tar", ".tgz"})
+
 
 def list_input_files(config: CorpusConfig) -> list[Path]:
     """The files that `config.input` names, each once, in order of their names.
@@ -46,6 +48,8 @@ def list_input_files(config: CorpusConfig) -> list[Path]:
 
 def read_file(path: Path, config: CorpusConfig, on_bytes: OnBytes | None = None) -> Iterator[Document]:
     """Documents of one file, in the file's order; see `read_documents`."""
+    if path.suffix.lower() in _OTHER_COMPRESSIONS:
+        raise InputError(f"{path}: is compressed as {path.suffix}; expected plain or .bz2 files; decompress it first")
     form = _format_of(path) if config.format == "auto" else config.format
     if form == "wikipedia":
         return read_wikipedia(path, on_bytes)

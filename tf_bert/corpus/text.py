@@ -57,9 +57,8 @@ def read_jsonl(path: Path, on_bytes: OnBytes | None = None) -> Iterator[Document
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise InputError(
-                f"{path}: line {number}: is not valid JSON ({error}); expected one object a line"
-            ) from error
+            at = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+            raise InputError(f"{path}: line {number}: is not valid JSON ({at}); expected one object a line") from error
         if not isinstance(record, dict):
             raise InputError(
                 f"{path}: line {number}: found a JSON {type(record).__name__}, expected an object with text"

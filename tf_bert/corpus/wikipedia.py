@@ -1,17 +1,23 @@
 """MediaWiki dumps (`pages-articles.xml`, `.bz2`), streamed: articles of namespace 0 that are no redirects."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 from xml.parsers import expat
 
-from tf_bert.corpus.blocks import OnBytes, read_blocks
+from tf_bert.corpus.blocks import BLOCK_BYTES, OnBytes, read_blocks
 from tf_bert.corpus.document import MAX_DOCUMENT_BYTES, Document
 from tf_bert.corpus.wikitext import to_plain_text
 from tf_bert.errors import InputError
 
 _FILE_NAMESPACES = ("6", "14")  # File and Category, which a dump's header names in its own language
-_TEXT_ELEMENTS = frozenset({"title", "ns", "text", "namespace"})
+_NAMESPACE_KEY = re.compile(r"[1-9][0-9]{0,3}")
+# A title has at most 255 bytes. These limits keep hostile files from filling the memory.
+_MAX_NAME_LENGTH = 1024
+_MAX_LENGTHS = {"title": _MAX_NAME_LENGTH, "ns": _MAX_NAME_LENGTH, "namespace": _MAX_NAME_LENGTH}
+_MAX_TAG_BYTES = 1 << 20
+_MAX_DEPTH = 32
 
 
 def read_wikipedia(path: Path, on_bytes: OnBytes | None = None) -> Iterator[Document]:
@@ -22,7 +28,8 @@ def read_wikipedia(path: Path, on_bytes: OnBytes | None = None) -> Iterator[Docu
       on_bytes: see `read_blocks`.
 
     Raises:
-      InputError: if the file is damaged or cut off, is no MediaWiki export, or defines a DTD or entities.
+      InputError: if the file is damaged or cut off, is no MediaWiki export, defines a DTD or entities, or holds
+        a page, a tag or a nesting beyond measure.
     """
     parser = _DumpParser(path)
     for block in read_blocks(path, on_bytes):
@@ -38,13 +45,14 @@ class _DumpParser:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._documents: list[Document] = []
-        self._dropped: list[str] = []
+        self._namespaces: dict[str, str] = {}
+        self._fed = 0
         self._path_of_elements: list[str] = []
         self._pieces: list[str] = []
         self._length = 0
         self._page: dict[str, str] = {}
         self._namespace_key = ""
-        parser = expat.ParserCreate()
+        parser = expat.ParserCreate("utf-8")  # every export is; a file may declare what Python cannot decode
         parser.buffer_text = True
         parser.StartDoctypeDeclHandler = self._refuse_dtd
         parser.EntityDeclHandler = self._refuse_dtd
@@ -66,13 +74,23 @@ class _DumpParser:
                 f"{self._path}: line {error.lineno}{self._where()}: is not valid XML or not UTF-8 "
                 f"({expat.ErrorString(error.code)}); expected a MediaWiki export; download it again"
             ) from error
+        self._fed += len(block)
+        # expat holds a tag or comment whole, and reads it from its beginning again with every block.
+        if self._fed - self._parser.CurrentByteIndex > _MAX_TAG_BYTES + BLOCK_BYTES:
+            raise InputError(
+                f"{self._path}: line {self._parser.CurrentLineNumber}{self._where()}: found a tag or comment of more "
+                f"than {_MAX_TAG_BYTES:,} bytes; expected a MediaWiki export; take it out"
+            )
 
     def close(self) -> None:
         try:
             self._parser.Parse(b"", True)
         except expat.ExpatError as error:
-            if not self._path_of_elements and not self._page:
-                raise InputError(f"{self._path}: is empty or holds no XML; expected a MediaWiki export") from error
+            if not self._path_of_elements:
+                raise InputError(
+                    f"{self._path}: line {error.lineno}: is empty or holds no whole XML "
+                    f"({expat.ErrorString(error.code)}); expected a MediaWiki export; download it again"
+                ) from error
             raise InputError(
                 f"{self._path}: is cut off at line {error.lineno}{self._where()}: <{self._path_of_elements[-1]}> is "
                 "not closed; download it again"
@@ -90,6 +108,11 @@ class _DumpParser:
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         if not self._path_of_elements and name != "mediawiki":
             raise InputError(f"{self._path}: its root is <{name}>, expected <mediawiki>; name a MediaWiki export")
+        if len(self._path_of_elements) == _MAX_DEPTH:
+            raise InputError(
+                f"{self._path}: line {self._parser.CurrentLineNumber}{self._where()}: elements are nested more than "
+                f"{_MAX_DEPTH} deep; expected a MediaWiki export; name another file"
+            )
         self._path_of_elements.append(name)
         if name == "page":
             self._page = {}
@@ -100,28 +123,41 @@ class _DumpParser:
         self._pieces, self._length = [], 0
 
     def _text(self, data: str) -> None:
-        if self._path_of_elements[-1] not in _TEXT_ELEMENTS:
+        name = self._path_of_elements[-1]
+        limit = MAX_DOCUMENT_BYTES if name == "text" else _MAX_LENGTHS.get(name)
+        if limit is None:
             return
         self._pieces.append(data)
         self._length += len(data)
-        if self._length > MAX_DOCUMENT_BYTES:
+        if self._length > limit:
+            size = f"{limit >> 20} MiB" if name == "text" else f"{limit:,} characters"
             raise InputError(
-                f"{self._path}: line {self._parser.CurrentLineNumber}{self._where()}: its text has more than "
-                f"{MAX_DOCUMENT_BYTES >> 20} MiB; expected an article; take the page out"
+                f"{self._path}: line {self._parser.CurrentLineNumber}{self._where()}: its {name} has more than {size}; "
+                "expected an article; take the page out"
             )
 
     def _end(self, name: str) -> None:
         self._path_of_elements.pop()
-        if name == "namespace" and self._namespace_key in _FILE_NAMESPACES:
-            self._dropped.append("".join(self._pieces))
-        elif name in ("title", "ns", "text"):  # of several revisions, the last counts
+        if name == "namespace" and _NAMESPACE_KEY.fullmatch(self._namespace_key):
+            self._namespaces[self._namespace_key] = "".join(self._pieces)
+        elif name == "title":
+            self._page[name] = " ".join("".join(self._pieces).split())
+        elif name in ("ns", "text"):  # of several revisions, the last counts
             self._page[name] = "".join(self._pieces)
         elif name == "page":
             self._finish_page()
 
     def _finish_page(self) -> None:
-        page = self._page
-        if page.get("ns", "0").strip() != "0" or "redirect" in page or not page.get("text"):
+        title, text = self._page.get("title", ""), self._page.get("text", "")
+        if not self._is_article(title) or "redirect" in self._page or text.lstrip()[:9].lower() == "#redirect":
             return
-        if text := to_plain_text(page["text"], self._dropped):
-            self._documents.append(Document(text, str(self._path), f'page "{page.get("title", "")}"'))
+        dropped = [self._namespaces[key] for key in _FILE_NAMESPACES if key in self._namespaces]
+        if plain := to_plain_text(text, dropped):
+            self._documents.append(Document(plain, str(self._path), f'page "{title}"'))
+
+    def _is_article(self, title: str) -> bool:
+        if "ns" in self._page:
+            return self._page["ns"].strip() == "0"
+        # Exports before version 0.6 tell a namespace by the title alone.
+        prefix, colon, _ = title.partition(":")
+        return not colon or prefix not in self._namespaces.values()
