@@ -30,7 +30,7 @@ run tf-bert prepare --input data/enwiki-excerpt.xml.bz2 --vocab data/demo-vocab.
 run tf-bert inspect data/demo
 run tf-bert pretrain --config configs/bert-tiny-demo.yaml
 run tf-bert fill-mask runs/bert-tiny-demo/model "Paris is the [MASK] of France."
-run tf-bert fill-mask runs/bert-tiny-demo/model "He was [MASK] in the year 1950 ."
+run tf-bert fill-mask runs/bert-tiny-demo/model "At the end [MASK] the war."
 
 echo
 echo "done in $(((SECONDS - started) / 60)) min $(((SECONDS - started) % 60)) s"
