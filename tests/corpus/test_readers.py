@@ -74,6 +74,22 @@ def test_of_several_revisions_the_last_counts(write):
     assert read(write("a.xml", dump(page("One", "New.", extra=revisions)))) == ["New."]
 
 
+def test_redirects_and_namespaces_of_old_exports_are_known_without_their_elements(write):
+    header = '<siteinfo><namespaces><namespace key="0"/><namespace key="1">Talk</namespace></namespaces></siteinfo>'
+    pages = [
+        page("Star Trek: One", "First."),
+        page("Talk:One", "Talk."),
+        page("Old", "\n#Redirect [[One]]"),
+    ]
+    content = dump(*pages, header=header).replace(b"<ns>0</ns>", b"")
+    assert read(write("a.xml", content)) == ["First."]
+
+
+def test_an_export_is_utf8_whatever_it_declares(write):
+    content = b'<?xml version="1.0" encoding="no-such"?>' + dump(page("One", "Caf\u00e9."))
+    assert read(write("a.xml", content)) == ["Caf\u00e9."]
+
+
 def test_text_is_cut_at_blank_lines_or_taken_by_file(write):
     path = write("a.txt", b"\xef\xbb\xbfone\r\ntwo\r\n\r\n \r\nthree\r\n")
     assert read(path) == ["one\ntwo", "three"]
@@ -164,7 +180,23 @@ CUT = ARTICLES[: len(ARTICLES) // 2]
             r"dtd.xml: line 1: declares a DTD or an entity \(m\)",
         ),
         ("html.xml", b"<html><p>x</p></html>", r"html.xml: its root is <html>, expected <mediawiki>"),
-        ("blank.xml", b" \n", r"blank.xml: is empty or holds no XML"),
+        ("blank.xml", b" \n", r"blank.xml: line 2: is empty or holds no whole XML \(no element found\)"),
+        (
+            "tail.xml",
+            dump(page("One", "x")) + b"<!-- cut off",
+            r"tail.xml: line 1: is empty or holds no whole XML \(unclosed token\); expected a MediaWiki export",
+        ),
+        (
+            "deep.xml",
+            b"<mediawiki>" + b"<a>" * 40,
+            r"deep.xml: line 1: elements are nested more than 32 deep; expected a MediaWiki export",
+        ),
+        (
+            "title.xml",
+            dump(page("long " * 1000, "x")),
+            r"title.xml: line 1: its title has more than 1,024 characters; expected an article; take the page out",
+        ),
+        ("x.jsonl.gz", b"\x1f\x8b\x08", r"x.jsonl.gz: is compressed as .gz; expected plain or .bz2 .* decompress it"),
         ("bad.xml", b"<mediawiki><page></pag></mediawiki>", r"bad.xml: line 1: is not valid XML .*mismatched tag"),
         (
             "byte.xml",
@@ -176,7 +208,7 @@ CUT = ARTICLES[: len(ARTICLES) // 2]
         (
             "bad.jsonl",
             b'{"text": "a"}\n{"text": \n',
-            r"bad.jsonl: line 2: is not valid JSON .* expected one object a line",
+            r"bad.jsonl: line 2: is not valid JSON \(Expecting value at column 10\); expected one object a line",
         ),
         ("list.jsonl", b'["a"]\n', r"list.jsonl: line 1: found a JSON list, expected an object with text"),
         (
@@ -220,14 +252,24 @@ def test_a_decompression_bomb_is_refused_before_it_is_held(write):
     assert peak < 20_000_000
 
 
+@pytest.mark.parametrize("opening", [b'<mediawiki a="', b"<mediawiki><!--", b"<mediawiki><?a ", b"<"])
+def test_a_tag_without_end_is_refused_before_it_is_held(write, opening):
+    path = write("tag.xml.bz2", bz2.compress(opening + b"x" * 12_000_000))
+    tracemalloc.start()
+    with pytest.raises(InputError, match=r"tag.xml.bz2: line 1: found a tag or comment of more than 1,048,576 bytes"):
+        read(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8_000_000
+
+
 def test_what_would_have_to_be_held_whole_has_a_limit(write, monkeypatch):
-    for module in ("text", "wikipedia"):
-        monkeypatch.setattr(f"tf_bert.corpus.{module}.MAX_DOCUMENT_BYTES", 1 << 20)
+    monkeypatch.setattr("tf_bert.corpus.text.MAX_DOCUMENT_BYTES", 1 << 20)
     monkeypatch.setattr("tf_bert.corpus.text._LIMIT", "1 MiB")
     big = "word " * 300_000
     assert len(big) < document.MAX_DOCUMENT_BYTES
-    with pytest.raises(InputError, match=r'big.xml: line 1, page "Big": its text has more than 1 MiB'):
-        read(write("big.xml", dump(page("Big", big))))
+    with pytest.raises(InputError, match=r'big.xml: line 1, page "Big": its text has more than 8,388,608 characters'):
+        read(write("big.xml", dump(page("Big", "words " * 1_400_000))))
     with pytest.raises(InputError, match=r"line.txt: found a line of more than 1 MiB, expected text; is it a binary"):
         read(write("line.txt", big))
     with pytest.raises(InputError, match=r"doc.txt: line 1: found a document of more than 1 MiB.*with blank lines"):

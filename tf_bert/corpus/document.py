@@ -3,7 +3,7 @@
 import dataclasses
 
 MAX_DOCUMENT_BYTES = 64 << 20
-"""No document, page or line may be longer: it would have to be held in memory whole."""
+"""No document or line of text may be longer: it would have to be held in memory whole."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,15 +7,16 @@ from typing import NoReturn
 from xml.parsers import expat
 
 from tf_bert.corpus.blocks import BLOCK_BYTES, OnBytes, read_blocks
-from tf_bert.corpus.document import MAX_DOCUMENT_BYTES, Document
+from tf_bert.corpus.document import Document
 from tf_bert.corpus.wikitext import to_plain_text
 from tf_bert.errors import InputError
 
 _FILE_NAMESPACES = ("6", "14")  # File and Category, which a dump's header names in its own language
 _NAMESPACE_KEY = re.compile(r"[1-9][0-9]{0,3}")
-# A title has at most 255 bytes. These limits keep hostile files from filling the memory.
-_MAX_NAME_LENGTH = 1024
-_MAX_LENGTHS = {"title": _MAX_NAME_LENGTH, "ns": _MAX_NAME_LENGTH, "namespace": _MAX_NAME_LENGTH}
+# Characters of an element that is kept; the others are passed over. MediaWiki's own limits are 2 MiB for a page
+# ($wgMaxArticleSize) and 255 bytes for a title. A hostile page takes up to 70 bytes a character to become plain text.
+_MAX_LENGTHS = {"text": 8 << 20, "title": 1024, "ns": 1024, "namespace": 1024}
+# Both keep a hostile file from filling the memory.
 _MAX_TAG_BYTES = 1 << 20
 _MAX_DEPTH = 32
 
@@ -124,16 +125,15 @@ class _DumpParser:
 
     def _text(self, data: str) -> None:
         name = self._path_of_elements[-1]
-        limit = MAX_DOCUMENT_BYTES if name == "text" else _MAX_LENGTHS.get(name)
+        limit = _MAX_LENGTHS.get(name)
         if limit is None:
             return
         self._pieces.append(data)
         self._length += len(data)
         if self._length > limit:
-            size = f"{limit >> 20} MiB" if name == "text" else f"{limit:,} characters"
             raise InputError(
-                f"{self._path}: line {self._parser.CurrentLineNumber}{self._where()}: its {name} has more than {size}; "
-                "expected an article; take the page out"
+                f"{self._path}: line {self._parser.CurrentLineNumber}{self._where()}: its {name} has more than "
+                f"{limit:,} characters; expected an article; take the page out"
             )
 
     def _end(self, name: str) -> None:
