@@ -1,5 +1,6 @@
 """The BERT encoder: embeddings, post-LayerNorm Transformer blocks and the pooler (Devlin et al. 2018)."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -105,8 +106,10 @@ class BertEncoder(BertLayer):
         hidden_states = self.embeddings(input_ids, segment_ids, position_ids, embedding_seed)
         for block in self.blocks:
             seeds = draw_seeds(self.seed_generator, DROPOUTS_PER_BLOCK) if training else None
-            run = keras.remat(block) if self.activation_checkpointing and training else block
-            hidden_states = run(hidden_states, bias, seeds)
+            run = functools.partial(block, dropout_seeds=seeds)
+            if self.activation_checkpointing and training:
+                run = keras.remat(run)
+            hidden_states = run(hidden_states, bias)
 
         if "next_sentence_positions" in inputs:
             first_tokens = ops.take_along_axis(hidden_states, inputs["next_sentence_positions"][:, :, None], axis=1)
