@@ -106,7 +106,7 @@ class BertEncoder(BertLayer):
         hidden_states = self.embeddings(input_ids, segment_ids, position_ids, embedding_seed)
         for block in self.blocks:
             seeds = draw_seeds(self.seed_generator, DROPOUTS_PER_BLOCK) if training else None
-            run = functools.partial(block, dropout_seeds=seeds)
+            run = functools.partial(block.__call__, dropout_seeds=seeds)
             if self.activation_checkpointing and training:
                 run = keras.remat(run)
             hidden_states = run(hidden_states, bias)
