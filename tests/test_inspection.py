@@ -49,6 +49,7 @@ def test_a_data_directory_is_shown_as_its_stages(data_dir):
         f"{counts.examples:,} examples > {counts.rows:,} rows" in shown
     )
     assert "600 tokens, uncased" in shown and "nats a validation token" in shown
+    assert inspect(str(data_dir / "manifest.json")) == shown
 
 
 def test_a_checkpoint_is_checked_and_shown(tmp_path):
@@ -56,6 +57,7 @@ def test_a_checkpoint_is_checked_and_shown(tmp_path):
     path = CheckpointManager(tmp_path, keep=1).save(7, model.variables, {"data_position": 7})
     shown = inspect(str(path))
     assert shown.startswith(f"checkpoint {path}: step 7, sound")
+    assert inspect(str(path / "manifest.json")) == shown
     assert "bert/encoder/pooler/kernel  F32 [32, 32]" in shown and 'state  {"data_position": 7}' in shown
     (path / "tensors.safetensors").write_bytes(b"x")
     with pytest.raises(InputError, match=r"tensors.safetensors: found 1 bytes, expected \d+"):

@@ -27,7 +27,8 @@ def inspect(path: str, rows: int = 3) -> str:
     """A description of what `path` holds, for a terminal.
 
     Args:
-      path: a `.tfrecord` shard inside a data directory, or a directory that a tf-bert command wrote.
+      path: a `.tfrecord` shard inside a data directory, a directory that a tf-bert command wrote, or the manifest,
+        weights or metrics in one.
       rows: how many rows of a shard to show.
 
     Raises:
@@ -36,14 +37,18 @@ def inspect(path: str, rows: int = 3) -> str:
     place = Path(path)
     if not place.exists():
         raise InputError(f"{path}: no such file or directory")
-    if place.is_file():
-        return "\n".join(_shard(place, rows))
-    for marker, describe in {
+    # A checkpoint has a manifest too, so what tells it from a data directory is looked for first.
+    known = {
         TENSORS_FILE: _checkpoint,
         WEIGHTS_FILE: _model_directory,
         METRICS_FILE: _run,
         MANIFEST_FILE: _data_directory,
-    }.items():
+    }
+    if place.name in known:
+        place = place.parent
+    elif place.is_file():
+        return "\n".join(_shard(place, rows))
+    for marker, describe in known.items():
         if (place / marker).exists():
             return "\n".join(describe(place))
     raise InputError(

@@ -283,8 +283,8 @@ def _opening_line(manifest: Manifest, model: keras.Model, microsteps: int, confi
     begin = f"goes on from step {step:,}" if step else "starts"
     return (
         f"{begin}: {model.count_params():,} parameters, {rows:,} rows of {manifest.max_seq_length} tokens, "
-        f"{training.num_train_steps:,} steps of {training.global_batch_size} rows ({microsteps} microsteps of "
-        f"{training.microbatch_size}) = {epochs:.1f} epochs, {training.precision}"
+        f"{training.num_train_steps:,} steps of {training.global_batch_size} rows ({microsteps} x "
+        f"{training.microbatch_size} a rank) = {epochs:.1f} epochs, {training.precision}"
     )
 
 
