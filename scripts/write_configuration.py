@@ -5,7 +5,7 @@ python scripts/write_configuration.py
 
 from pathlib import Path
 
-from tf_bert.config import PrepareConfig, PretrainConfig, VocabTrainConfig, describe_fields
+from tf_bert.config import PrepareConfig, PretrainConfig, VocabReportConfig, VocabTrainConfig, describe_fields
 
 PATH = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
 
@@ -28,6 +28,7 @@ is the same as `--model.hidden_size 256 --training.num_train_steps 20000`. An un
 
 COMMANDS = {
     "tf-bert vocab train": VocabTrainConfig,
+    "tf-bert vocab report": VocabReportConfig,
     "tf-bert prepare": PrepareConfig,
     "tf-bert pretrain": PretrainConfig,
 }

@@ -27,12 +27,13 @@ def test_help_names_every_command_and_imports_none_of_their_work():
     assert heavy & set(modules) == set()
 
 
-@pytest.mark.parametrize("command", ["vocab train", "prepare", "pretrain"])
+@pytest.mark.parametrize("command", ["vocab train", "vocab report", "prepare", "pretrain"])
 def test_help_of_a_command_documents_every_field(command, capsys):
     from tf_bert import config
 
     classes = {
         "vocab train": config.VocabTrainConfig,
+        "vocab report": config.VocabReportConfig,
         "prepare": config.PrepareConfig,
         "pretrain": config.PretrainConfig,
     }

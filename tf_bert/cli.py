@@ -34,14 +34,38 @@ def _vocab_train(arguments: Sequence[str]) -> None:
         print(f"fewer than vocab_size {config.vocab_size:,}: the corpus has no more pieces that are frequent enough")
 
 
+def _vocab_report(arguments: Sequence[str]) -> None:
+    from tf_bert.config import VocabReportConfig
+
+    config = _read_config(VocabReportConfig, "vocab report", arguments)
+    from tf_bert.corpus.sample import CorpusSample
+    from tf_bert.run_log import byte_progress
+    from tf_bert.tokenization.report import load_tokenizers, report_on
+    from tf_bert.tokenization.report_plot import draw_vocab_report
+    from tf_bert.tokenization.report_table import format_report
+
+    picture = None if config.output_png is None else Path(config.output_png)
+    if picture and not picture.parent.is_dir():
+        raise InputError(f"{picture}: its directory {picture.parent} does not exist; make it or choose another one")
+    tokenizers = load_tokenizers(config)
+    sample = CorpusSample(config, int(config.max_megabytes * 1e6))
+    with byte_progress(sample.input_bytes, "reading") as bar:
+        report = report_on(sample.texts(bar.update), tokenizers, config.words)
+    print(format_report(report, sample.share))
+    if picture:
+        print(f"\nPicture: {draw_vocab_report(report, picture)}")
+
+
 def _prepare(arguments: Sequence[str]) -> None:
     from tf_bert.config import PrepareConfig
 
     config = _read_config(PrepareConfig, "prepare", arguments)
     from tf_bert.pretraining_data.build import build
+    from tf_bert.pretraining_data.engines import local_executor
     from tf_bert.run_log import byte_progress
 
-    manifest = build(config, progress=byte_progress)
+    with local_executor(config.workers) as executor:
+        manifest = build(config, executor, progress=byte_progress)
     for name, split in manifest.splits.items():
         print(
             f"{config.output_dir}: {name}: {split.counts.documents:,} documents, {split.counts.examples:,} examples in "
@@ -82,6 +106,7 @@ def _fill_mask(arguments: Sequence[str]) -> None:
 
 COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
     "vocab train": ("train a WordPiece vocabulary from a corpus", _vocab_train),
+    "vocab report": ("show how one or two vocabularies fit a corpus", _vocab_report),
     "prepare": ("turn a corpus into TFRecord shards of packed rows", _prepare),
     "pretrain": ("pretrain BERT; run again, it goes on where it was", _pretrain),
     "inspect": ("show a shard, a data directory, a checkpoint or a model directory", _inspect),

@@ -106,6 +106,26 @@ class VocabTrainConfig(CorpusConfig):
 
 
 @dataclass(frozen=True, config=_STRICT)
+class VocabReportConfig(CorpusConfig):
+    """`tf-bert vocab report`: how one or two vocabularies fit a corpus."""
+
+    vocab: str = "vocab.txt"
+    """The vocabulary file: the corpus's own beside other_vocab; alone, that of a public checkpoint."""
+    other_vocab: str | None = None
+    """The vocabulary file of a public checkpoint to compare with; null: none."""
+    lower_case: bool = True
+    """True if vocab is uncased, false if it is cased."""
+    other_lower_case: bool = True
+    """True if other_vocab is uncased, false if it is cased."""
+    output_png: str | None = "vocab_report.png"
+    """The picture to write; null: none."""
+    words: PositiveInt = 20
+    """List this many of the words that a vocabulary breaks worst."""
+    max_megabytes: PositiveFloat = 100.0
+    """Read at most this much text, from all files in proportion to their sizes."""
+
+
+@dataclass(frozen=True, config=_STRICT)
 class PrepareConfig(CorpusConfig):
     """`tf-bert prepare`: a corpus into TFRecord shards of packed rows and a manifest."""
 
@@ -129,6 +149,8 @@ class PrepareConfig(CorpusConfig):
     """Aim for shards of about this much plain text; it also bounds the memory of one worker."""
     seed: NonNegativeInt = 12345
     """Seed of everything random in the build."""
+    workers: NonNegativeInt = 1
+    """Processes that build; 0 means one a core. Their number changes no byte of the output."""
 
     def __post_init__(self) -> None:
         if self.validation_fraction >= 1.0:

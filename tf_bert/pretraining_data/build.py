@@ -48,7 +48,7 @@ PLAN_FILE = "plan.json"
 LOCK_FILE = "lock"
 ENTRY_DIR = "entries"
 WORKER_THREADS = 1  # TensorFlow's, in a worker: as many workers as cores is the way to use them
-_PLACES = ("input", "output_dir", "vocab")  # settings that say where things are, not what they are
+_NOT_CONTENT = ("input", "output_dir", "vocab", "workers")  # settings that say where and how, not what
 
 
 class ProgressBar(Protocol):
@@ -141,7 +141,7 @@ def _refuse_output_among_inputs(output_dir: Path, config: PrepareConfig) -> None
 
 
 def _settings(config: PrepareConfig) -> dict[str, Any]:
-    return {key: value for key, value in to_dict(config).items() if key not in _PLACES}
+    return {key: value for key, value in to_dict(config).items() if key not in _NOT_CONTENT}
 
 
 def _identity(settings: dict[str, Any], sources: Sequence[Source], vocabulary_sha256: str) -> dict[str, Any]:

@@ -34,8 +34,8 @@ _CJK = (
     r"\x{4E00}-\x{9FFF}\x{3400}-\x{4DBF}\x{20000}-\x{2A6DF}\x{2A700}-\x{2B73F}\x{2B740}-\x{2B81F}\x{2B820}-\x{2CEAF}"
     r"\x{F900}-\x{FAFF}\x{2F800}-\x{2FA1F}"
 )
-# What ends a word: white space, every ASCII character that is no letter or digit, other punctuation, and CJK.
-_DELIMITER = rf"\s|[!-/:-@\[-`{{-~\p{{P}}]|[{_CJK}]"
+WORD_DELIMITER = rf"\s|[!-/:-@\[-`{{-~\p{{P}}]|[{_CJK}]"
+"""What ends a word: white space, every ASCII character that is no letter or digit, other punctuation, and CJK."""
 _HAS_LONG_PIECE = rf"(?s).*[^ ]{{{MAX_CHARS_PER_WORD + 1}}}.*"
 
 
@@ -79,10 +79,11 @@ class WordPieceTokenizer:
         Returns:
           int32 [batch, (tokens)].
         """
-        words = _without_long_words(self._normalize(text))
+        words = _without_long_words(self.normalize(text))
         return tf.cast(_two_dimensional(self._tokenizer.tokenize(words)), tf.int32)
 
-    def _normalize(self, text: tf.Tensor) -> tf.Tensor:
+    def normalize(self, text: tf.Tensor) -> tf.Tensor:
+        """The text before it is cut into words: cleaned, and for uncased vocabularies lower-cased without accents."""
         if self._portable:  # what a server is sent may be anything; a corpus has been read as UTF-8 before
             text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="ignore")
         text = tf.strings.regex_replace(text, _OTHER_WHITESPACE, " ")
@@ -135,7 +136,7 @@ def _without_long_words(text: tf.Tensor) -> tf.Tensor:
     rows = tf.where(tf.strings.regex_full_match(text, _HAS_LONG_PIECE))
 
     def replace() -> tf.Tensor:
-        words = tf_text.regex_split(tf.gather(text, rows[:, 0]), _DELIMITER, keep_delim_regex_pattern=".|\n")
+        words = tf_text.regex_split(tf.gather(text, rows[:, 0]), WORD_DELIMITER, keep_delim_regex_pattern=".|\n")
         is_long = tf.strings.length(words.flat_values, unit="UTF8_CHAR") > MAX_CHARS_PER_WORD
         words = words.with_flat_values(tf.where(is_long, _UNKNOWN_WORD, words.flat_values))
         return tf.tensor_scatter_nd_update(text, rows, tf.strings.reduce_join(words, axis=1))
