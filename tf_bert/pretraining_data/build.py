@@ -41,7 +41,7 @@ from tf_bert.pretraining_data.manifest import (
 )
 from tf_bert.pretraining_data.shards import ShardEntry, ShardTask, build_shard, read_token_counts
 from tf_bert.tokenization.vocab import Vocabulary
-from tf_bert.tokenization.wordpiece import WordPieceTokenizer
+from tf_bert.tokenization.wordpiece import save_tokenizer
 
 WORK_DIR = "_work"
 PLAN_FILE = "plan.json"
@@ -108,7 +108,7 @@ def build(config: PrepareConfig, executor: Executor | None = None, progress: Pro
         except InputError:
             shutil.rmtree(work_dir)  # it is of no use to the settings that the message asks for
             raise
-        WordPieceTokenizer(vocabulary, config.lower_case).save(output_dir)
+        save_tokenizer(output_dir, vocabulary, config.lower_case)
         entries = _build_shards(spills, work_dir, config, vocabulary, plan, executor, progress)
         manifest = _merge(entries, work_dir, config, vocabulary, plan, sources)
         write_manifest(output_dir, manifest)

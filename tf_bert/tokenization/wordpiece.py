@@ -98,17 +98,20 @@ class WordPieceTokenizer:
         return " ".join(self.vocabulary.tokens[token] for token in ids).replace(" ##", "")
 
     def save(self, directory: Path) -> None:
-        """Writes `vocab.txt` and `tokenizer_config.json`, with Hugging Face's names.
+        """Writes the files that `load_tokenizer` reads, see `save_tokenizer`."""
+        save_tokenizer(directory, self.vocabulary, self.lower_case)
 
-        Raises:
-          InputError: if the operating system refuses to write.
-        """
-        self.vocabulary.save(directory / VOCABULARY_FILE)
-        settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": self.lower_case}
-        names = dict(
-            zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL_TOKENS, strict=True)
-        )
-        write_json(directory / TOKENIZER_CONFIG_FILE, {**settings, **names})
+
+def save_tokenizer(directory: Path, vocabulary: Vocabulary, lower_case: bool) -> None:
+    """Writes `vocab.txt` and `tokenizer_config.json`, with Hugging Face's names.
+
+    Raises:
+      InputError: if the operating system refuses to write.
+    """
+    vocabulary.save(directory / VOCABULARY_FILE)
+    settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": lower_case}
+    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL_TOKENS, strict=True))
+    write_json(directory / TOKENIZER_CONFIG_FILE, {**settings, **names})
 
 
 def load_tokenizer(directory: Path, portable: bool = False) -> WordPieceTokenizer:
