@@ -5,7 +5,14 @@ python scripts/write_configuration.py
 
 from pathlib import Path
 
-from tf_bert.config import PrepareConfig, PretrainConfig, VocabReportConfig, VocabTrainConfig, describe_fields
+from tf_bert.config import (
+    FetchWikipediaConfig,
+    PrepareConfig,
+    PretrainConfig,
+    VocabReportConfig,
+    VocabTrainConfig,
+    describe_fields,
+)
 
 PATH = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
 
@@ -27,6 +34,7 @@ is the same as `--model.hidden_size 256 --training.num_train_steps 20000`. An un
 """
 
 COMMANDS = {
+    "tf-bert fetch wikipedia": FetchWikipediaConfig,
     "tf-bert vocab train": VocabTrainConfig,
     "tf-bert vocab report": VocabReportConfig,
     "tf-bert prepare": PrepareConfig,

@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,25 @@ def _pretrain(arguments: Sequence[str]) -> None:
     pretrain(config)
 
 
+def _fetch_wikipedia(arguments: Sequence[str]) -> None:
+    from tf_bert.config import FetchWikipediaConfig
+
+    config = _read_config(FetchWikipediaConfig, "fetch wikipedia", arguments)
+    from tqdm import tqdm
+
+    from tf_bert.corpus.fetch import download, find_dump
+    from tf_bert.run_log import byte_progress
+
+    def notify(line: str) -> None:
+        tqdm.write(line, file=sys.stderr)
+
+    dump = find_dump(config, notify)
+    print(dump, flush=True)
+    if not config.list:
+        download(dump, config, byte_progress, notify)
+        print(f"{config.output_dir}: complete, every file's SHA-1 checked")
+
+
 def _inspect(arguments: Sequence[str]) -> None:
     parser = _parser("inspect", "Show a shard, a data directory, a checkpoint, a run or a model directory.")
     parser.add_argument("path", help="a .tfrecord shard or a directory that tf-bert wrote")
@@ -105,6 +124,7 @@ def _fill_mask(arguments: Sequence[str]) -> None:
 
 
 COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
+    "fetch wikipedia": ("download a Wikipedia's articles, resumably and checked", _fetch_wikipedia),
     "vocab train": ("train a WordPiece vocabulary from a corpus", _vocab_train),
     "vocab report": ("show how one or two vocabularies fit a corpus", _vocab_report),
     "prepare": ("turn a corpus into TFRecord shards of packed rows", _prepare),
@@ -172,7 +192,7 @@ def _find_command(words: Sequence[str]) -> tuple[str, Sequence[str]]:
 
 
 def _overview() -> str:
-    commands = "\n".join(f"  {name:<14}{text}" for name, (text, _) in COMMANDS.items())
+    commands = "\n".join(f"  {name:<17}{text}" for name, (text, _) in COMMANDS.items())
     return (
         "usage: tf-bert COMMAND [options]\n\n"
         "Pretrain BERT on your own corpus, with TensorFlow and Keras 3.\n\n"
@@ -194,13 +214,18 @@ def _read_config(cls: Any, command: str, arguments: Sequence[str]) -> Any:
     if "-h" in arguments or "--help" in arguments:
         print(_config_help(cls, command))
         raise SystemExit(0)
-    values = parse_overrides(arguments)
+    switches = {field.key for field in config.describe_fields(cls) if field.is_switch}
+    values = parse_overrides(arguments, switches)
     path = values.pop("config", None)
     return config.load(cls, path, values)
 
 
-def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
+def parse_overrides(arguments: Sequence[str], switches: Collection[str] = ()) -> dict[str, Any]:
     """`--field value`, `--field=value` and `--field value value` as a mapping; dashes in names read as underscores.
+
+    Args:
+      arguments: the words after the command.
+      switches: fields that are true when they stand without a value.
 
     Raises:
       UsageError: if a value has no field or a field no value.
@@ -218,6 +243,8 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
         else:
             current.append(argument)
     for name, found in values.items():
+        if not found and name in switches:
+            found.append("true")
         if not found:
             raise UsageError(f"--{name}: its value is missing; write --{name} VALUE")
     return {name: _plain(found) for name, found in values.items()}

@@ -8,9 +8,11 @@ when something does not fit. An unknown key is an error.
 import dataclasses
 import difflib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import pydantic
 import yaml
@@ -87,6 +89,60 @@ class CorpusConfig:
     """punkt finds sentence boundaries; line takes each line as one sentence."""
     language: str = "english"
     """Language of the punkt model, by its English name."""
+
+
+def _wiki_code(value: object) -> object:
+    if value is False:
+        raise ValueError('YAML reads no as false; write "no", in quotes')
+    if isinstance(value, str) and not re.fullmatch(r"[a-z][a-z0-9_-]*", value):
+        raise ValueError(f"found {value!r}, expected the code in a Wikipedia's address, such as en, de or simple")
+    return value
+
+
+def _dump_date(value: object) -> object:
+    text = str(value) if isinstance(value, int) else value  # YAML reads 20260101 as a number
+    if isinstance(text, str) and not re.fullmatch(r"latest|[0-9]{8}", text):
+        raise ValueError(f"found {text!r}, expected latest or a day such as 20260101")
+    return text
+
+
+def _base_url(value: object) -> object:
+    label = r"[A-Za-z0-9-]{1,63}"
+    pattern = rf"https?://({label}(\.{label})*|\[[0-9a-f:.]+\])(:[0-9]{{1,5}})?(/[A-Za-z0-9._~/-]*)?"
+    if not isinstance(value, str) or not re.fullmatch(pattern, value):
+        raise ValueError(f"found {value!r}, expected an address such as https://dumps.wikimedia.org")
+    _ = urlsplit(value).port  # raises if it is out of range
+    return value.rstrip("/")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class FetchWikipediaConfig:
+    """`tf-bert fetch wikipedia`: the articles of one Wikipedia, downloaded and checked."""
+
+    language: Annotated[str, pydantic.BeforeValidator(_wiki_code)] = "en"
+    """The code in the Wikipedia's address: en, de, simple."""
+    date: Annotated[str, pydantic.BeforeValidator(_dump_date)] = "latest"
+    """Day of the dump as YYYYMMDD; latest: the newest whose articles are complete."""
+    output_dir: str = "data/wikipedia"
+    """The directory to write; files that are there and sound are not downloaded again."""
+    list: bool = False
+    """Show the dump's files and sizes, and download nothing."""
+    files: str = "*"
+    """Only files whose names match this pattern, e.g. `*stream1.xml*`; put it in quotes."""
+    multistream: bool = True
+    """True: the dump made of many short bz2 streams, between which it can be split. False: one stream a file."""
+    single_file: bool = False
+    """True: one large file instead of the parts that the dump of a large Wikipedia comes in."""
+    base_url: Annotated[str, pydantic.BeforeValidator(_base_url)] = "https://dumps.wikimedia.org"
+    """Server to ask; a mirror's address, with the path under which the mirror keeps the directories of the wikis."""
+    contact: Annotated[str, Field(pattern=r"^[ -~]*$")] = ""
+    """Mail or web address that the server's operators may write to, sent along as they ask for; empty: none."""
+    timeout_seconds: Annotated[float, Field(gt=0.0, le=86_400.0)] = 60.0
+    """A connection that is silent for this long is given up and tried again."""
+    retries: Annotated[int, Field(ge=0, le=100)] = 5
+    """A request is tried again this often in a row without getting further."""
+    retry_wait_seconds: Annotated[float, Field(ge=0.0, le=60.0)] = 2.0
+    """Pause before trying again; doubled every time, up to a minute. A server that asks for more gets more."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -402,6 +458,8 @@ class FieldDescription:
     """Default as YAML, or "required"."""
     doc: str
     """Its docstring."""
+    is_switch: bool
+    """It is on or off, nothing else."""
 
 
 def describe_fields(cls: Any, prefix: str = "") -> Iterator[FieldDescription]:
@@ -411,7 +469,7 @@ def describe_fields(cls: Any, prefix: str = "") -> Iterator[FieldDescription]:
             yield from describe_fields(info.annotation, f"{prefix}{name}.")
         else:
             default = "required" if info.is_required() else json.dumps(info.default)
-            yield FieldDescription(prefix + name, default, _docstring(cls, name))
+            yield FieldDescription(prefix + name, default, _docstring(cls, name), info.annotation is bool)
 
 
 def _docstring(cls: Any, name: str) -> str:
