@@ -18,7 +18,7 @@ PATH = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
 
 INTRODUCTION = """# Configuration reference
 
-Generated from the dataclasses in `tf_bert/config.py` by `python scripts/write_configuration.py`.
+Generated from the dataclasses in `tf_bert/config` by `python scripts/write_configuration.py`.
 
 Every command below takes `--config FILE.yaml` and `--FIELD VALUE`; a field on the command line wins over the file. In
 YAML, dots are groups:
