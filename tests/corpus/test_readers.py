@@ -123,7 +123,7 @@ def test_dumps_are_known_by_their_names_however_they_are_split(write, name):
 
 
 def test_files_directories_and_globs_are_each_read_once_in_order(write, tmp_path):
-    for name in ("b/2.txt", "b/deep/3.txt", "a.txt", "b/.hidden/4.txt", "b/.5.txt"):
+    for name in ("b/2.txt", "b/deep/3.txt", "a.txt", "b/.hidden/4.txt", "b/.5.txt", "b/6.txt.partial"):
         write(name, f"text of {name}")
     inputs = [str(tmp_path / "b"), str(tmp_path / "*.txt"), str(tmp_path / "b" / "2.txt")]
     found = list_input_files(CorpusConfig(input=inputs))

@@ -10,6 +10,7 @@ from tf_bert.corpus.document import Document
 from tf_bert.corpus.text import read_jsonl, read_text
 from tf_bert.corpus.wikipedia import read_wikipedia
 from tf_bert.errors import InputError
+from tf_bert.files import PARTIAL_SUFFIX
 
 _OTHER_COMPRESSIONS = frozenset({".gz", ".xz", ".zst", ".lz4", ".zip", ".7z", ".rar", ".tar", ".tgz"})
 
@@ -17,7 +18,7 @@ _OTHER_COMPRESSIONS = frozenset({".gz", ".xz", ".zst", ".lz4", ".zip", ".7z", ".
 def list_input_files(config: CorpusConfig) -> list[Path]:
     """The files that `config.input` names, each once, in order of their names.
 
-    Directories stand for all files in and below them, hidden ones left out.
+    Directories stand for all files in and below them, hidden ones and unfinished downloads left out.
 
     Raises:
       InputError: if a name matches nothing or a file is empty.
@@ -29,7 +30,9 @@ def list_input_files(config: CorpusConfig) -> list[Path]:
             matches = [
                 file
                 for file in sorted(path.rglob("*"))
-                if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
+                if file.is_file()
+                and not file.name.endswith(PARTIAL_SUFFIX)
+                and not any(part.startswith(".") for part in file.relative_to(path).parts)
             ]
             if not matches:
                 raise InputError(f"{pattern}: is a directory without files, expected a corpus; name another input")
