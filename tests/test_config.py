@@ -43,6 +43,10 @@ def test_one_input_is_a_sequence_of_one():
         ({"model.hidden_size": "wide"}, r"model.hidden_size: found 'wide': .*valid integer"),
         ({"model.hidden_size": 7}, r"hidden_size 7 is not a multiple of num_attention_heads 12; choose e.g. .* 7"),
         ({"data.masked_lm_prob": 1.5}, r"data.masked_lm_prob: found 1.5: .*less than 1"),
+        (
+            {"data.mean_span_words": 3},
+            r"mean_span_words 3 chooses runs of whole words, but whole_word_masking is false;",
+        ),
         ({"training.precision": "fp16"}, r"training.precision: found 'fp16': .*'mixed_float16'"),
         ({"training.microbatch_size": 7}, r"global_batch_size 256 is not a multiple .* 7 x 1 ranks = 7; .* is: 259"),
         ({"training.num_train_steps": 10}, r"optimizer.num_warmup_steps 10000 exceeds training.num_train_steps 10;"),
@@ -52,6 +56,15 @@ def test_what_does_not_fit_is_named_with_the_way_out(overrides, message):
     with pytest.raises(UsageError, match=message) as caught:
         load(PretrainConfig, None, overrides)
     assert "\n" not in str(caught.value)
+
+
+def test_runs_of_words_are_prepared_of_whole_words_alone():
+    changes = {"input": "a.txt", "row_format": "original", "mean_span_words": 2.5}
+    with pytest.raises(
+        UsageError, match=r"mean_span_words 2\.5 .* whole_word_masking is false; set it to true, or mean_"
+    ):
+        load(PrepareConfig, None, changes)
+    assert load(PrepareConfig, None, {**changes, "whole_word_masking": "true"}).mean_span_words == 2.5
 
 
 def test_a_required_field_says_what_it_is():

@@ -9,10 +9,12 @@ import tensorflow as tf
 from batches import TINY
 
 from tf_bert.cli import main
+from tf_bert.config import PrepareConfig
 from tf_bert.errors import InputError
 from tf_bert.inspection import inspect
 from tf_bert.models.directory import save_model
 from tf_bert.models.pretraining import BertForPretraining
+from tf_bert.pretraining_data.build import build
 from tf_bert.pretraining_data.dataset import read_shard
 from tf_bert.pretraining_data.manifest import read_manifest
 from tf_bert.pretraining_data.schema import parse_row
@@ -39,6 +41,43 @@ def test_a_shard_is_shown_decoded_with_its_masks(data_dir):
         assert original == [tokens[token] for token in row["input_ids"]]
         candidates = sum(word not in ("[CLS]", "[SEP]") for word in words)
         assert sum(word != other for word, other in zip(words, original, strict=True)) == round(0.15 * candidates)
+
+
+@pytest.mark.parametrize("next_sentence", [True, False])
+def test_original_rows_are_shown_with_the_masks_they_have(data_dir, tmp_path, next_sentence):
+    config = PrepareConfig(
+        input=str(data_dir.parent / "articles.txt"),
+        output_dir=str(tmp_path / "data"),
+        vocab=str(data_dir / "vocab.txt"),
+        max_seq_length=32,
+        validation_fraction=0.2,
+        row_format="original",
+        dupe_factor=1,
+        next_sentence=next_sentence,
+    )
+    manifest = build(config)
+    shown = inspect(str(tmp_path / "data"))
+    assert "original rows of 32 tokens" in shown and ("random next sentences" in shown) == next_sentence
+    shard = manifest.splits["train"].shards[0]
+    _, *lines = inspect(str(tmp_path / "data" / shard.name), rows=3).splitlines()
+    tokens = load_tokenizer(data_dir).vocabulary.tokens
+    for line, stored in zip(lines[1::2], read_shard(tmp_path / "data", shard), strict=False):
+        features = tf.train.Example.FromString(stored).features.feature
+        words = [
+            tokens[i] for i in features["input_ids"].int64_list.value[: sum(features["input_mask"].int64_list.value)]
+        ]
+        for position, answer, weight in zip(
+            features["masked_lm_positions"].int64_list.value,
+            features["masked_lm_ids"].int64_list.value,
+            features["masked_lm_weights"].float_list.value,
+            strict=True,
+        ):
+            if weight:
+                words[position] = f"{{{words[position]}|{tokens[answer]}}}"
+        kind = "single"
+        if next_sentence:
+            kind = "random" if features["next_sentence_labels"].int64_list.value[0] else "next  "
+        assert line == f"  {kind}  {' '.join(words)}"
 
 
 def test_a_data_directory_is_shown_as_its_stages(data_dir):

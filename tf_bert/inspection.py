@@ -9,18 +9,15 @@ import numpy as np
 import tensorflow as tf
 from safetensors import SafetensorError, safe_open
 
-from tf_bert.config import load_bert_config
+from tf_bert.config import DataConfig, load_bert_config
 from tf_bert.errors import InputError
 from tf_bert.files import read_json
 from tf_bert.models.directory import CONFIG_FILE, WEIGHTS_FILE
+from tf_bert.pretraining_data.dataset import batch_maker
 from tf_bert.pretraining_data.manifest import MANIFEST_FILE, read_manifest
-from tf_bert.pretraining_data.masking import Masking, apply_masking
-from tf_bert.pretraining_data.schema import parse_rows
 from tf_bert.run_log import METRICS_FILE, read_metrics
 from tf_bert.tokenization.wordpiece import load_tokenizer
 from tf_bert.training.checkpoint import TENSORS_FILE, read_checkpoint
-
-MASKED_LM_PROB = 0.15
 
 
 def inspect(path: str, rows: int = 3) -> str:
@@ -61,7 +58,7 @@ def _data_directory(path: Path) -> Iterator[str]:
     manifest = read_manifest(path)
     vocabulary = manifest.vocabulary
     case = "uncased" if vocabulary.lower_case else "cased"
-    yield f"data directory {path}: rows of {manifest.max_seq_length} tokens, seed {manifest.seed}"
+    yield f"data directory {path}: {manifest.row_format} rows of {manifest.max_seq_length} tokens, seed {manifest.seed}"
     yield f"  vocabulary  {vocabulary.size:,} tokens, {case}, sha256 {vocabulary.sha256[:12]}"
     for source in manifest.sources:
         yield f"  source      {source.path}, {source.bytes:,} bytes, sha256 {source.sha256[:12]}"
@@ -72,7 +69,7 @@ def _data_directory(path: Path) -> Iterator[str]:
             f"{counts.tokens:,} tokens > "
             f"{counts.examples:,} examples > {counts.rows:,} rows in {len(split.shards)} shards, fill {split.fill:.1%}"
         )
-        if counts.examples:
+        if counts.examples and manifest.next_sentence:
             yield f"  {'':<11} random next sentences: {counts.random_next / counts.examples:.1%}"
     if manifest.validation_unigram_loss is not None:
         yield f"  unigrams    {manifest.validation_unigram_loss:.4f} nats a validation token"
@@ -84,23 +81,16 @@ def _data_directory(path: Path) -> Iterator[str]:
 
 
 def _shard(path: Path, rows: int) -> Iterator[str]:
-    """Decoded rows, with masks as one draw gives them: `[right answer]`."""
+    """Decoded rows; packed ones with masks as one draw gives them."""
     manifest = read_manifest(path.parent)
     tokenizer = load_tokenizer(path.parent)
     vocabulary = tokenizer.vocabulary
     try:
         serialized = list(itertools.islice(tf.data.TFRecordDataset(str(path)).as_numpy_iterator(), rows))
-        batch = parse_rows(
-            tf.constant(serialized, tf.string),
-            manifest.max_seq_length,
-            manifest.max_examples_per_row,
-            vocabulary.pad_id,
-        )
+        make_batch = batch_maker(path.parent, manifest, DataConfig(), manifest.seed)
+        masked = make_batch(tf.constant(serialized, tf.string), tf.range(len(serialized), dtype=tf.int64))
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
         raise InputError(f"{path}: is not a shard of {path.parent}, or is damaged: {error.message}") from error
-    predictions = round(MASKED_LM_PROB * manifest.max_seq_length)
-    masking = Masking.for_vocabulary(vocabulary, manifest.seed, MASKED_LM_PROB, predictions)
-    masked = apply_masking(batch, tf.range(len(serialized), dtype=tf.int64), masking)
     yield f"shard {path}: the first {len(serialized)} rows; masked tokens as {{shown to the model|right answer}}"
     values = {name: np.asarray(value) for name, value in masked.items()}
     for row in range(len(serialized)):
@@ -114,8 +104,10 @@ def _shard(path: Path, rows: int) -> Iterator[str]:
         yield f"row {row}: {np.count_nonzero(example_ids)} tokens, {example_ids.max()} examples"
         for example in range(1, example_ids.max() + 1):
             inside = np.flatnonzero(example_ids == example)
-            is_random = values["next_sentence_labels"][row, example - 1]
-            yield f"  {'random' if is_random else 'next  '}  {' '.join(tokens[i] for i in inside)}"
+            kind = "single"
+            if manifest.next_sentence:
+                kind = "random" if values["next_sentence_labels"][row, example - 1] else "next  "
+            yield f"  {kind}  {' '.join(tokens[i] for i in inside)}"
 
 
 def _checkpoint(path: Path) -> Iterator[str]:

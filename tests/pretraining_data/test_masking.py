@@ -134,3 +134,114 @@ def test_padding_alone_has_no_masks():
     result = masked(empty, keys_of(2))
     for name in ("input_ids", "masked_lm_positions", "masked_lm_ids", "masked_lm_weights"):
         assert not result[name].any(), name
+
+
+# --- whole words ---------------------------------------------------------------------------------------------
+
+CONTINUES = np.random.default_rng(8).random(VOCAB) < 0.35  # so words have 1.5 pieces on average
+CONTINUES[:5] = False
+WORDS = dataclasses.replace(MASKING, continues_word=CONTINUES)
+
+
+def units_of(input_ids, example_ids, key, masking):
+    """Words, or runs of words, of one row: lists of neighbouring positions."""
+    units, joins = [], False
+    for i in range(len(input_ids)):
+        is_candidate = example_ids[i] and input_ids[i] not in (CLS, SEP)
+        if is_candidate:
+            draw = uniform(hash_words(Stream.MASK_SPAN, masking.seed, key, i))
+            goes_on = masking.continues_word[input_ids[i]] or draw >= 1 / masking.mean_span_words
+            if joins and goes_on:
+                units[-1].append(i)
+            else:
+                units.append([i])
+        joins = is_candidate
+    return units
+
+
+def words_of(input_ids, example_ids, masking):
+    return units_of(input_ids, example_ids, 0, dataclasses.replace(masking, mean_span_words=1.0))
+
+
+def chosen_units(units, key, masking):
+    """Google's loop: units in random order, each taken if the budget has room for all of it."""
+    budget = min(masking.max_predictions, max(1, round(masking.masked_lm_prob * sum(map(len, units)))))
+    taken = []
+    for unit in sorted(units, key=lambda unit: -hash_words(Stream.MASK_CHOICE, masking.seed, key, unit[0])):
+        if len(taken) + len(unit) <= budget:
+            taken += unit
+    return sorted(taken), budget
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"max_predictions": 3},
+        {"masked_lm_prob": 0.5, "max_predictions": 100},
+        {"mean_span_words": 3.0},
+        {"mean_span_words": 10.0, "masked_lm_prob": 0.4},
+        {"continues_word": np.ones(VOCAB, bool)},
+        {"continues_word": np.zeros(VOCAB, bool)},
+    ],
+    ids=["usual", "capped", "half", "runs", "long runs", "all one word", "single tokens"],
+)
+def test_whole_words_equal_a_plain_rendering(changes):
+    masking = dataclasses.replace(WORDS, **changes)
+    batch, keys = unmasked_batch(40, 64), keys_of(40)
+    result = masked(batch, keys, masking)
+    for row in range(40):
+        units = units_of(batch["input_ids"][row], batch["example_ids"][row], keys[row], masking)
+        positions, budget = chosen_units(units, keys[row], masking)
+        used = result["masked_lm_weights"][row] > 0
+        assert result["masked_lm_positions"][row][used].tolist() == positions
+        assert used.sum() <= budget <= masking.max_predictions
+    if changes.get("continues_word") is not None and not changes["continues_word"].any():
+        single = masked(batch, keys, dataclasses.replace(masking, continues_word=None))
+        for name in single:
+            np.testing.assert_array_equal(result[name], single[name], name)
+
+
+def test_rates_of_whole_words():
+    rows, length = 500, 128
+    batch = unmasked_batch(rows, length, seed=1)
+    result = masked(batch, keys_of(rows), WORDS)
+    chosen, positions = result["masked_lm_weights"] > 0, result["masked_lm_positions"]
+    sizes = {True: [], False: []}
+    for row in range(rows):
+        taken = set(positions[row][chosen[row]].tolist())
+        for word in words_of(batch["input_ids"][row], batch["example_ids"][row], WORDS):
+            assert len(taken & set(word)) in (0, len(word)), "a word is partly masked"
+            sizes[word[0] in taken].append(len(word))
+    # Rounding aside the budget is used up: some word of one token nearly always fits into what is left.
+    assert chosen.sum() / sum(map(sum, sizes.values())) == pytest.approx(0.15, abs=0.002)
+    now, before = np.take_along_axis(result["input_ids"], positions, 1)[chosen], result["masked_lm_ids"][chosen]
+    # As for single tokens: each token of a word is replaced on its own.
+    assert (now == MASK).mean() == pytest.approx(0.8, abs=0.02)
+    assert (now == before).mean() == pytest.approx(0.1, abs=0.015)
+    # Long words are passed over a little more often, when the budget is nearly used up.
+    assert np.mean(sizes[True]) == pytest.approx(np.mean(sizes[False]), rel=0.07)
+
+
+def test_runs_have_geometric_lengths():
+    length, mean = 512, 3.0
+    input_ids = np.full((60, length), 7, "int32")
+    batch = {"input_ids": input_ids, "example_ids": np.ones_like(input_ids)}
+    masking = dataclasses.replace(WORDS, mean_span_words=mean, continues_word=np.zeros(VOCAB, bool))
+    masking = dataclasses.replace(masking, masked_lm_prob=0.02, max_predictions=80)
+    keys = keys_of(60)
+    lengths = np.concatenate(
+        [
+            [len(unit) for unit in units_of(i, e, k, masking)]
+            for i, e, k in zip(input_ids, batch["example_ids"], keys, strict=True)
+        ]
+    )
+    # 10,000 runs: a standard deviation of 0.025 for the mean and of 0.005 for the shares.
+    assert lengths.mean() == pytest.approx(mean, abs=0.1)
+    for words in (1, 2, 3):
+        assert (lengths == words).mean() == pytest.approx((1 - 1 / mean) ** (words - 1) / mean, abs=0.02)
+    # Single tokens would nearly never be neighbours at this rate; of runs, two thirds of the tokens are.
+    positions = masked(batch, keys, masking)
+    taken = positions["masked_lm_positions"], positions["masked_lm_weights"] > 0
+    neighbours = [(np.diff(row[used]) == 1).mean() for row, used in zip(*taken, strict=True)]
+    assert np.mean(neighbours) > 0.4

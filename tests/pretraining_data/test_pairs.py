@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tf_bert.pretraining_data.hashing import HashRandom
-from tf_bert.pretraining_data.pairs import TokenizedDocuments, _truncated, make_pairs
+from tf_bert.pretraining_data.pairs import Pairs, TokenizedDocuments, _truncated, make_pairs, make_segments
 
 
 def documents_of(lengths: list[list[int]]) -> TokenizedDocuments:
@@ -199,3 +199,50 @@ def test_equal_draws_give_equal_pairs():
     lengths = random_lengths(20)
     (_, first), (_, again), (_, other) = (pairs_of(lengths, seed=seed) for seed in (1, 1, 2))
     assert first.bounds.tolist() == again.bounds.tolist() != other.bounds.tolist()
+
+
+# --- single segments -----------------------------------------------------------------------------------------
+
+
+def segments_of(lengths, max_seq_length=64, short_seq_prob=0.1, seed=1):
+    documents = documents_of(lengths)
+    return documents, make_segments(documents, max_seq_length, short_seq_prob, HashRandom(seed))
+
+
+def test_single_segments_hold_every_token_once_and_in_order():
+    documents, segments = segments_of(random_lengths(60))
+    starts, ends, b_starts, b_ends = segments.bounds.T
+    assert np.concatenate([np.arange(*bounds) for bounds in segments.bounds[:, :2]]).tolist() == (
+        documents.tokens.tolist()
+    )
+    assert (starts < ends).all() and (b_starts == b_ends).all() and segments.labels.shape == (0,)
+    np.testing.assert_array_equal(segments.lengths, ends - starts + 2)
+    assert segments.lengths.max() == 64
+    owners = [
+        (document_at(documents, start), document_at(documents, end - 1))
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    assert all(first == last for first, last in owners)
+
+
+def test_share_of_short_single_segments():
+    _, segments = segments_of([[1] * 400_000], 64, short_seq_prob=0.25)
+    lengths = (segments.lengths - 2)[:-1]
+    is_short = lengths < 62
+    # Some 7,700 segments: a standard deviation of 0.005.
+    assert is_short.mean() == pytest.approx(0.25 * 60 / 61, abs=0.02)
+    assert set(lengths[is_short].tolist()) == set(range(2, 62))
+    _, segments = segments_of([[1] * 630, [5], [620]], 64, short_seq_prob=0.0)
+    assert segments.lengths.tolist() == [*[64] * 10, 12, 7, *[64] * 10]
+
+
+def test_no_document_gives_no_segment():
+    _, segments = segments_of([])
+    assert segments.bounds.shape == (0, 4) and segments.lengths.shape == (0,)
+
+
+def test_passes_are_joined_in_order():
+    (_, first), (_, second) = (pairs_of(random_lengths(10), seed=seed) for seed in (1, 2))
+    joined = Pairs.joined([first, second])
+    assert joined.bounds.tolist() == first.bounds.tolist() + second.bounds.tolist()
+    assert joined.labels.tolist() == first.labels.tolist() + second.labels.tolist()

@@ -69,6 +69,16 @@ def test_a_batch_equals_one_made_token_by_token(static_size):
         assert batch[name].dtype == (tf.float32 if name.endswith("weights") else tf.int32)
 
 
+def test_rows_without_labels_weigh_nothing_in_next_sentence_prediction():
+    row = {**ROWS[1], "segment_a_lengths": ROWS[1]["example_lengths"], "next_sentence_labels": np.zeros(0, "int64")}
+    stored = serialize_row(row)
+    assert parse_row(stored)["next_sentence_labels"].shape == (0,)
+    batch = parse_rows(tf.constant([stored, serialize_row(ROWS[0])]), LENGTH, EXAMPLES, PAD)
+    np.testing.assert_array_equal(batch["next_sentence_weights"], [[0, 0, 0, 0], [1, 0, 0, 0]])
+    assert not batch["segment_ids"][0].numpy().any() and not batch["next_sentence_labels"][0].numpy().any()
+    np.testing.assert_array_equal(batch["next_sentence_positions"][0], [0, 5, 11, 18])
+
+
 def test_no_row_is_padding_alone():
     batch = parse_rows(tf.constant([serialize_row(ROWS[0]), NO_ROW]), LENGTH, EXAMPLES, PAD)
     for name, values in batch.items():

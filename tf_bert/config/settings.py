@@ -15,6 +15,8 @@ PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0)]
+MaskedShare = Annotated[float, Field(gt=0.0, lt=1.0)]
+SpanWords = Annotated[float, Field(ge=1.0, le=100.0)]
 # A single value on the command line or in YAML is a sequence of one.
 Strings = Annotated[
     tuple[str, ...], pydantic.BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
@@ -170,7 +172,7 @@ class VocabReportConfig(CorpusConfig):
 
 @dataclass(frozen=True, config=_STRICT)
 class PrepareConfig(CorpusConfig):
-    """`tf-bert prepare`: a corpus into TFRecord shards of packed rows and a manifest."""
+    """`tf-bert prepare`: a corpus into TFRecord shards of rows and a manifest."""
 
     output_dir: str = "data/prepared"
     """The directory to write: shards, manifest.json and the vocabulary."""
@@ -182,10 +184,24 @@ class PrepareConfig(CorpusConfig):
     """Tokens in a row, special tokens included."""
     short_seq_prob: Probability = 0.1
     """Share of examples that aim for a random shorter length, as in the original release."""
+    next_sentence: bool = True
+    """True: examples are pairs of segments with a next-sentence label. False: single segments, for masked LM alone."""
     next_sentence_random_prob: Probability = 0.5
-    """Share of examples whose second segment comes from another document."""
+    """Share of pairs whose second segment comes from another document."""
+    row_format: Literal["packed", "original"] = "packed"
+    """packed: examples share rows and are masked when loaded; original: one a row, padded and masked for good."""
     max_examples_per_row: PositiveInt = 8
-    """At most this many examples are packed into one row."""
+    """Packed rows only: at most this many examples are packed into one row."""
+    dupe_factor: PositiveInt = 10
+    """Original rows only: passes over the training documents, each with examples and masks of its own."""
+    masked_lm_prob: MaskedShare = 0.15
+    """Original rows only: share of a row's tokens that is chosen for the masked-LM loss."""
+    max_predictions_per_seq: NonNegativeInt = 0
+    """Original rows only: at most this many are chosen; 0: max_seq_length times masked_lm_prob, rounded up."""
+    whole_word_masking: bool = False
+    """Original rows only: all pieces of a word are chosen, or none."""
+    mean_span_words: SpanWords = 1.0
+    """Original rows only: choose runs of so many whole words on average; 1 for single words."""
     validation_fraction: Probability = 0.01
     """Share of documents held out for validation, chosen by the document's hash."""
     shard_megabytes: PositiveFloat = 8.0
@@ -198,6 +214,7 @@ class PrepareConfig(CorpusConfig):
     def __post_init__(self) -> None:
         if self.validation_fraction >= 1.0:
             raise ValueError("validation_fraction 1.0 leaves nothing to train on; choose e.g. 0.01")
+        _check_spans(self)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -206,12 +223,27 @@ class DataConfig:
 
     data_dir: str = "data/prepared"
     """A directory that `tf-bert prepare` wrote."""
-    masked_lm_prob: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
-    """Share of a row's tokens that is chosen for the masked-LM loss."""
+    masked_lm_prob: MaskedShare = 0.15
+    """Share of a row's tokens that is chosen for the masked-LM loss. Original rows keep the masks they have."""
     max_predictions_per_seq: NonNegativeInt = 0
     """At most this many tokens of a row are chosen; 0 stands for max_seq_length times masked_lm_prob, rounded up."""
+    whole_word_masking: bool = False
+    """All pieces of a word are chosen, or none."""
+    mean_span_words: SpanWords = 1.0
+    """With whole_word_masking: choose runs of so many words on average, of geometric lengths; 1 for single words."""
     shuffle_shards: PositiveInt = 8
     """Rows are shuffled jointly within this many shards, which are held in memory."""
+
+    def __post_init__(self) -> None:
+        _check_spans(self)
+
+
+def _check_spans(config: PrepareConfig | DataConfig) -> None:
+    if config.mean_span_words > 1.0 and not config.whole_word_masking:
+        raise ValueError(
+            f"mean_span_words {config.mean_span_words:g} chooses runs of whole words, but whole_word_masking is false; "
+            "set it to true, or mean_span_words to 1"
+        )
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -39,7 +39,8 @@ from tf_bert.pretraining_data.manifest import (
     read_manifest,
     write_manifest,
 )
-from tf_bert.pretraining_data.shards import ShardEntry, ShardTask, build_shard, read_token_counts
+from tf_bert.pretraining_data.masking import predictions_per_row
+from tf_bert.pretraining_data.shards import ShardEntry, ShardTask, build_shard, examples_per_row, read_token_counts
 from tf_bert.tokenization.vocab import Vocabulary
 from tf_bert.tokenization.wordpiece import save_tokenizer
 
@@ -253,7 +254,16 @@ def _build_shards(
     tasks = [
         functools.partial(
             build_shard,
-            ShardTask(config, vocabulary.sha256, tuple(spills), bucket, plan.name(bucket), entry_dir, threads),
+            ShardTask(
+                config,
+                vocabulary.sha256,
+                tuple(spills),
+                bucket,
+                plan.name(bucket),
+                entry_dir,
+                passes=config.dupe_factor if config.row_format == "original" and bucket < plan.train else 1,
+                threads=threads,
+            ),
         )
         for bucket in range(len(plan))
     ]
@@ -325,7 +335,12 @@ def _merge(
     return Manifest(
         format=FORMAT,
         max_seq_length=config.max_seq_length,
-        max_examples_per_row=config.max_examples_per_row,
+        row_format=config.row_format,
+        max_examples_per_row=examples_per_row(config),
+        max_predictions_per_seq=(
+            predictions_per_row(config, config.max_seq_length) if config.row_format == "original" else None
+        ),
+        next_sentence=config.next_sentence,
         seed=config.seed,
         vocabulary=VocabularyFacts(size=len(vocabulary), sha256=vocabulary.sha256, lower_case=config.lower_case),
         validation_unigram_loss=unigram_loss(token_counts[TRAIN], token_counts[VALIDATION]),

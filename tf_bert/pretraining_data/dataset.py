@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_bert.config import DataConfig
-from tf_bert.errors import InputError
+from tf_bert.errors import InputError, UsageError
 from tf_bert.pretraining_data.hashing import Stream, hash_words, permutation
 from tf_bert.pretraining_data.manifest import (
     MANIFEST_FILE,
@@ -34,6 +34,7 @@ from tf_bert.pretraining_data.manifest import (
     read_manifest,
 )
 from tf_bert.pretraining_data.masking import Masking, apply_masking
+from tf_bert.pretraining_data.original import parse_original_rows
 from tf_bert.pretraining_data.schema import NO_ROW, Batch, parse_rows
 from tf_bert.tokenization.vocab import Vocabulary
 from tf_bert.tokenization.wordpiece import VOCABULARY_FILE
@@ -76,7 +77,7 @@ def training_dataset(
     world_size: int,
     first_step: int,
 ) -> TrainingRows:
-    """The training rows from step `first_step` on, dynamically masked: a row's masks differ in every epoch.
+    """The training rows from step `first_step` on. Packed rows are masked here, with other masks in every epoch.
 
     Args:
       data_dir: a data directory with its manifest.
@@ -92,6 +93,7 @@ def training_dataset(
     Raises:
       InputError: if manifest, vocabulary or shards do not fit together. Damage inside of a shard is found
         when it is read, see `TrainingRows.errors_surfaced`.
+      UsageError: if other masks are asked for than those that original rows have.
     """
     share = microbatch_size * accumulation_steps
     if share * world_size != global_batch_size:
@@ -112,7 +114,7 @@ def training_dataset(
         shape = [accumulation_steps, microbatch_size]
         return {name: tf.reshape(value, [*shape, *value.shape[1:]]) for name, value in batch.items()}
 
-    batches = _batches(steps, share, _make_batch(data_dir, manifest, config, seed))
+    batches = _batches(steps, share, batch_maker(data_dir, manifest, config, seed))
     return TrainingRows(batches.map(split_up).prefetch(2), errors)
 
 
@@ -129,6 +131,7 @@ def validation_dataset(data_dir: Path, config: DataConfig, batch_size: int) -> t
 
     Raises:
       InputError: if manifest, vocabulary or shards do not fit together, or nothing was held out.
+      UsageError: if other masks are asked for than those that original rows have.
     """
     manifest = read_manifest(data_dir)
     split = manifest.splits[VALIDATION]
@@ -148,7 +151,7 @@ def validation_dataset(data_dir: Path, config: DataConfig, batch_size: int) -> t
             yield batch, _row_keys(0, np.arange(first, first + batch_size))
 
     count = math.ceil(split.records / batch_size)
-    dataset = _batches(batches, batch_size, _make_batch(data_dir, manifest, config, VALIDATION_SEED))
+    dataset = _batches(batches, batch_size, batch_maker(data_dir, manifest, config, VALIDATION_SEED))
     return dataset.apply(tf.data.experimental.assert_cardinality(count)).prefetch(2)
 
 
@@ -278,10 +281,15 @@ def _row_keys(epoch: int, ids: np.ndarray) -> np.ndarray:
     return keys.view(np.int64)
 
 
-def _make_batch(
+def batch_maker(
     data_dir: Path, manifest: Manifest, config: DataConfig, seed: int
 ) -> Callable[[tf.Tensor, tf.Tensor], Batch]:
-    """The function from serialized rows and row keys to a masked batch."""
+    """The function from serialized rows, string [B], and row keys, int64 [B], to a masked batch.
+
+    Raises:
+      InputError: if the vocabulary is not that of the manifest.
+      UsageError: if other masks are asked for than those that original rows have.
+    """
     path = data_dir / VOCABULARY_FILE
     vocabulary = Vocabulary.load(path)
     if vocabulary.sha256 != manifest.vocabulary.sha256:
@@ -289,16 +297,31 @@ def _make_batch(
             f"{path}: found {len(vocabulary)} tokens with SHA-256 {vocabulary.sha256[:12]}..., expected those that the "
             f"data was built with, {manifest.vocabulary.size} with {manifest.vocabulary.sha256[:12]}...; {_RESTORE}"
         )
-    predictions = config.max_predictions_per_seq or math.ceil(manifest.max_seq_length * config.masked_lm_prob)
-    masking = Masking.for_vocabulary(vocabulary, seed, config.masked_lm_prob, predictions)
+    length = manifest.max_seq_length
+    predictions = manifest.max_predictions_per_seq
+    masking = Masking.from_settings(config, vocabulary, length, seed)
 
     def make_batch(serialized: tf.Tensor, row_keys: tf.Tensor) -> Batch:
-        unmasked = parse_rows(
-            serialized, manifest.max_seq_length, manifest.max_examples_per_row, pad_id=vocabulary.pad_id
-        )
+        if predictions is not None:
+            return parse_original_rows(serialized, length, predictions, vocabulary.pad_id)
+        unmasked = parse_rows(serialized, length, manifest.max_examples_per_row, vocabulary.pad_id)
         return apply_masking(unmasked, row_keys, masking)
 
+    if predictions is not None:
+        _check_stored_masks(data_dir, manifest, config)
     return make_batch
+
+
+def _check_stored_masks(data_dir: Path, manifest: Manifest, config: DataConfig) -> None:
+    """Refuses masks that rows masked for good cannot have; a setting left at its default asks for nothing."""
+    stored = {**manifest.config, "max_predictions_per_seq": manifest.max_predictions_per_seq}
+    for name in ("masked_lm_prob", "max_predictions_per_seq", "whole_word_masking", "mean_span_words"):
+        asked = getattr(config, name)
+        if asked not in (getattr(DataConfig(), name), stored[name]):
+            raise UsageError(
+                f"data.{name} {asked} cannot be had: the original rows of {data_dir} were masked with {stored[name]} "
+                "when they were prepared; leave it out, or prepare the data anew"
+            )
 
 
 def _batches(

@@ -32,6 +32,8 @@ class Stream(enum.IntEnum):
     MASK_CHOICE = 9
     MASK_ACTION = 10
     MASK_RANDOM_ID = 11
+    MASK_SPAN = 12
+    STORED_ROW_KEY = 13
 
 
 def text_key(data: bytes) -> int:

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pydantic
 from pydantic.dataclasses import dataclass
@@ -12,7 +12,7 @@ from tf_bert.errors import InputError
 from tf_bert.files import read_json, write_json
 
 MANIFEST_FILE = "manifest.json"
-FORMAT = "tf_bert pretraining data 1"  # its number changes whenever equal inputs would give other bytes
+FORMAT = "tf_bert pretraining data 2"  # its number changes whenever equal inputs would give other bytes
 TRAIN, VALIDATION = SPLITS = ("train", "validation")
 
 _STRICT = pydantic.ConfigDict(extra="forbid")
@@ -43,7 +43,7 @@ class Counts:
     tokens: int = 0
     """WordPiece tokens of the documents."""
     examples: int = 0
-    """`[CLS] A [SEP] B [SEP]`."""
+    """`[CLS] A [SEP] B [SEP]`, or `[CLS] A [SEP]` without next-sentence pairs; every pass over the text counts."""
     random_next: int = 0
     """Examples whose B is random."""
     rows: int = 0
@@ -105,8 +105,14 @@ class Manifest:
     """`FORMAT`."""
     max_seq_length: int
     """Tokens in a row at most."""
+    row_format: Literal["packed", "original"]
+    """Which of the two kinds of rows: `schema.ROW_FEATURES` or `original.ORIGINAL_FEATURES`."""
     max_examples_per_row: int
-    """Examples in a row at most."""
+    """Examples in a row at most; 1 in original rows."""
+    max_predictions_per_seq: int | None
+    """Masked tokens in an original row at most. None for packed rows, which are masked when loaded."""
+    next_sentence: bool
+    """Whether examples have a next-sentence label."""
     seed: int
     """Of the build."""
     vocabulary: VocabularyFacts

@@ -1,7 +1,7 @@
-"""Token ids -> segment pairs with next-sentence labels.
+"""Token ids -> examples: segment pairs with next-sentence labels, or single segments.
 
-The method of google-research/bert `create_pretraining_data.py`: sentences are gathered up to a target length; the
-first some of them, a random number, are segment A; segment B is either the rest (label 0) or text that starts at a
+Pairs are made as google-research/bert `create_pretraining_data.py` does: sentences are gathered up to a target length;
+the first some of them, a random number, are segment A; segment B is either the rest (label 0) or text that starts at a
 random sentence of another document (label 1), in which case the rest goes back and is used next; a pair that is too
 long loses tokens of its longer segment, each from the front or the back with equal chance.
 
@@ -10,9 +10,13 @@ pass over the data would otherwise cut a whole document into scraps. The other d
 which holds a random share of the corpus, and is always another one (the original tries ten times). Where a bucket has
 a single document there is no other, so pairs are actual neighbours; a chunk of one sentence then takes in the
 sentence after it, or is left out at the document's end.
+
+Single segments are consecutive tokens of one document, cut at the target length wherever that falls: every token is in
+one example, and rows fill up.
 """
 
 import dataclasses
+import itertools
 from bisect import bisect_left
 
 import numpy as np
@@ -20,6 +24,7 @@ import numpy as np
 from tf_bert.pretraining_data.hashing import HashRandom
 
 SPECIAL_TOKENS_PER_EXAMPLE = 3  # [CLS] A [SEP] B [SEP]
+SPECIAL_TOKENS_PER_SINGLE = 2  # [CLS] A [SEP]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,15 +47,22 @@ class Pairs:
     """Examples as slices of `TokenizedDocuments.tokens`."""
 
     bounds: np.ndarray
-    """int64 [examples, 4]: start and end of segment A, start and end of segment B; no segment is empty."""
+    """int64 [examples, 4]: start and end of segment A, start and end of segment B. A is never empty; B is in no example
+    or in all."""
     labels: np.ndarray
-    """int64 [examples]: 0 = B follows A, 1 = B is random."""
+    """int64 [examples]: 0 = B follows A, 1 = B is random; int64 [0] if there is no B."""
 
     @property
     def lengths(self) -> np.ndarray:
         """Tokens of each example, int64 [examples], special ones included."""
         a_start, a_end, b_start, b_end = self.bounds.T
-        return a_end - a_start + b_end - b_start + SPECIAL_TOKENS_PER_EXAMPLE
+        special = np.where(b_end > b_start, SPECIAL_TOKENS_PER_EXAMPLE, SPECIAL_TOKENS_PER_SINGLE)
+        return a_end - a_start + b_end - b_start + special
+
+    @classmethod
+    def joined(cls, passes: list["Pairs"]) -> "Pairs":
+        """The examples of several passes over the same documents, one pass after the other."""
+        return cls(np.concatenate([one.bounds for one in passes]), np.concatenate([one.labels for one in passes]))
 
 
 def make_pairs(
@@ -99,6 +111,27 @@ def make_pairs(
             labels.append(int(is_random))
             start = next_start
     return Pairs(np.array(bounds, np.int64).reshape(-1, 4), np.array(labels, np.int64))
+
+
+def make_segments(
+    documents: TokenizedDocuments, max_seq_length: int, short_seq_prob: float, random: HashRandom
+) -> Pairs:
+    """Cuts documents into examples of one segment: for masked LM without next-sentence prediction.
+
+    Args:
+      documents, max_seq_length, short_seq_prob, random: as in `make_pairs`; target lengths go up to
+        `max_seq_length` - 2.
+    """
+    longest = max_seq_length - SPECIAL_TOKENS_PER_SINGLE
+    edges = documents.sentence_offsets[documents.document_offsets].tolist()
+    bounds: list[tuple[int, int, int, int]] = []
+    for start, last in itertools.pairwise(edges):
+        while start < last:
+            target = random.integer(2, longest) if random.random() < short_seq_prob else longest
+            end = min(start + target, last)
+            bounds.append((start, end, end, end))
+            start = end
+    return Pairs(np.array(bounds, np.int64).reshape(-1, 4), np.zeros(0, np.int64))
 
 
 def _random_segment(

@@ -1,11 +1,12 @@
-"""What a stored row and a batch hold: names, dtypes, shapes, defined once.
+"""What a stored packed row and a batch hold: names, dtypes, shapes, defined once. `original.py` has the other rows.
 
-A row (tf.train.Example, unmasked and unpadded) is the examples `[CLS] A [SEP] B [SEP]`, one after the other:
+A packed row (tf.train.Example, unmasked and unpadded) is the examples `[CLS] A [SEP] B [SEP]`, one after the other; or,
+without next-sentence pairs, `[CLS] A [SEP]`:
 
   input_ids             int64 [n]   n <= max_seq_length
   example_lengths       int64 [k]   tokens of each example; they add up to n; k <= max_examples_per_row
   segment_a_lengths     int64 [k]   tokens of `[CLS] A [SEP]` in each example
-  next_sentence_labels  int64 [k]   0 = B follows A, 1 = B is random
+  next_sentence_labels  int64 [k]   0 = B follows A, 1 = B is random; none where there is no B
 
 A batch of B rows, with L = max_seq_length, P = masks per row at most, K = max_examples_per_row, is in `BATCH_FEATURES`.
 """
@@ -29,7 +30,7 @@ BATCH_FEATURES: dict[str, tuple[tf.DType, str]] = {
     "masked_lm_weights": (tf.float32, "P"),  # 1, or 0 where unused
     "next_sentence_positions": (tf.int32, "K"),  # of every example's [CLS]; 0 where unused
     "next_sentence_labels": (tf.int32, "K"),
-    "next_sentence_weights": (tf.float32, "K"),  # 1, or 0 where unused
+    "next_sentence_weights": (tf.float32, "K"),  # 1, or 0 where unused or without a B
 }
 """Name -> dtype and the size of the axis after the batch axis."""
 
@@ -75,6 +76,8 @@ def parse_rows(serialized: tf.Tensor, max_seq_length: int, max_examples_per_row:
     ends = tf.cumsum(lengths, axis=1)
     starts = ends - lengths
     used = lengths > 0
+    label_counts = ragged["next_sentence_labels"].row_lengths()[:, tf.newaxis]
+    is_labelled = tf.range(max_examples_per_row, dtype=label_counts.dtype) < label_counts
     # The example that a token belongs to: how many examples end at or before it. Unused ends equal the last one.
     positions = tf.broadcast_to(tf.range(max_seq_length), tf.stack([tf.shape(ends)[0], max_seq_length]))
     index = tf.searchsorted(ends, positions, side="right")
@@ -93,5 +96,5 @@ def parse_rows(serialized: tf.Tensor, max_seq_length: int, max_examples_per_row:
         "example_ids": where_token(index + 1),
         "next_sentence_positions": tf.where(used, starts, 0),
         "next_sentence_labels": dense("next_sentence_labels", max_examples_per_row),
-        "next_sentence_weights": tf.cast(used, tf.float32),
+        "next_sentence_weights": tf.ensure_shape(tf.cast(is_labelled, tf.float32), lengths.shape),
     }

@@ -23,8 +23,10 @@ from tf_bert.files import PARTIAL_SUFFIX, atomic_writer, fsync_directory, report
 from tf_bert.pretraining_data.buckets import read_bucket
 from tf_bert.pretraining_data.hashing import HashRandom, Stream, hash_words, permutation, text_key
 from tf_bert.pretraining_data.manifest import Counts, Shard
+from tf_bert.pretraining_data.masking import Masking
+from tf_bert.pretraining_data.original import serialize_original_rows
 from tf_bert.pretraining_data.packing import Rows, pack
-from tf_bert.pretraining_data.pairs import Pairs, TokenizedDocuments, make_pairs
+from tf_bert.pretraining_data.pairs import Pairs, TokenizedDocuments, make_pairs, make_segments
 from tf_bert.pretraining_data.schema import serialize_row
 from tf_bert.tokenization.vocab import Vocabulary
 from tf_bert.tokenization.wordpiece import WordPieceTokenizer, load_tokenizer
@@ -48,6 +50,8 @@ class ShardTask:
     """Of the shard, without suffix."""
     entry_dir: Path
     """Where the entry goes."""
+    passes: int = 1
+    """How often the documents are cut into examples."""
     threads: int | None = None
     """Threads that TensorFlow may use in a worker process; None leaves them as they are."""
 
@@ -83,22 +87,17 @@ def build_shard(task: ShardTask) -> ShardEntry:
     seed = task.config.seed
     texts = _in_order(read_bucket(list(task.spills), task.bucket), seed)
     documents = _tokenize(texts, _splitter(task.config), tokenizer)
-    pairs = make_pairs(
-        documents,
-        task.config.max_seq_length,
-        task.config.short_seq_prob,
-        task.config.next_sentence_random_prob,
-        HashRandom(Stream.PAIRS, seed, task.bucket),
-    )
-    rows = pack(pairs.lengths, task.config.max_seq_length, task.config.max_examples_per_row)
+    random = HashRandom(Stream.PAIRS, seed, task.bucket)
+    pairs = Pairs.joined([_examples(documents, task.config, random) for _ in range(task.passes)])
+    rows = pack(pairs.lengths, task.config.max_seq_length, examples_per_row(task.config))
     order = permutation(hash_words(Stream.ROW_ORDER, seed, task.bucket, np.arange(len(rows))))
-    serialized = (serialize_row(row) for row in _rows(documents.tokens, pairs, rows, order, vocabulary))
+    serialized = _serialized(_rows(documents.tokens, pairs, rows, order, vocabulary), task, vocabulary)
     shard = _write_shard(output_dir / f"{task.name}.tfrecord", serialized)
     counts = Counts(
         documents=len(documents.document_offsets) - 1,
         sentences=len(documents.sentence_offsets) - 1,
         tokens=len(documents.tokens),
-        examples=len(pairs.labels),
+        examples=len(pairs.bounds),
         random_next=int(pairs.labels.sum()),
         rows=len(rows),
         row_tokens=int(pairs.lengths.sum()),
@@ -108,6 +107,11 @@ def build_shard(task: ShardTask) -> ShardEntry:
     entry = ShardEntry(shard, counts)
     write_json(entry_path, dataclasses.asdict(entry))
     return entry
+
+
+def examples_per_row(config: PrepareConfig) -> int:
+    """K, the examples that a row of `config.row_format` holds at most."""
+    return config.max_examples_per_row if config.row_format == "packed" else 1
 
 
 def read_token_counts(entry_dir: Path, name: str) -> np.ndarray:
@@ -198,10 +202,26 @@ def _offsets(lengths: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
 
 
+def _examples(documents: TokenizedDocuments, config: PrepareConfig, random: HashRandom) -> Pairs:
+    """The examples of one pass over the documents of a bucket."""
+    if not config.next_sentence:
+        return make_segments(documents, config.max_seq_length, config.short_seq_prob, random)
+    return make_pairs(documents, config.max_seq_length, config.short_seq_prob, config.next_sentence_random_prob, random)
+
+
+def _serialized(rows: Iterator[dict[str, np.ndarray]], task: ShardTask, vocabulary: Vocabulary) -> Iterator[bytes]:
+    """Rows in the format that the configuration asks for."""
+    config = task.config
+    if config.row_format == "packed":
+        return map(serialize_row, rows)
+    masking = Masking.from_settings(config, vocabulary, config.max_seq_length, config.seed)
+    return serialize_original_rows(rows, config.max_seq_length, vocabulary.pad_id, masking, task.bucket)
+
+
 def _rows(
     tokens: np.ndarray, pairs: Pairs, rows: Rows, order: np.ndarray, vocabulary: Vocabulary
 ) -> Iterator[dict[str, np.ndarray]]:
-    """The stored features of rows, in `order`."""
+    """The features of packed rows, in `order`."""
     cls, sep = np.array([vocabulary.cls_id], np.int32), np.array([vocabulary.sep_id], np.int32)
     lengths = pairs.lengths
     for row in order.tolist():
@@ -209,12 +229,14 @@ def _rows(
         bounds = pairs.bounds[examples]
         pieces: list[np.ndarray] = []
         for a_start, a_end, b_start, b_end in bounds.tolist():
-            pieces += (cls, tokens[a_start:a_end], sep, tokens[b_start:b_end], sep)
+            pieces += (cls, tokens[a_start:a_end], sep)
+            if b_end > b_start:
+                pieces += (tokens[b_start:b_end], sep)
         yield {
             "input_ids": np.concatenate(pieces),
             "example_lengths": lengths[examples],
             "segment_a_lengths": bounds[:, 1] - bounds[:, 0] + 2,
-            "next_sentence_labels": pairs.labels[examples],
+            "next_sentence_labels": pairs.labels[examples] if len(pairs.labels) else pairs.labels,
         }
 
 
