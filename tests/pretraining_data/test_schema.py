@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tf_bert.pretraining_data.schema import NO_ROW, ROW_FEATURES, parse_row, parse_rows, serialize_row
+from tf_bert.pretraining_data.schema import NO_ROW, ROW_FEATURES, Lists, parse_row, parse_rows, serialize_rows
 
 LENGTH, EXAMPLES, PAD = 24, 4, 9
 
@@ -39,29 +41,45 @@ def expected_batch(rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 ROWS = [random_row(np.random.default_rng(i), lengths) for i, lengths in enumerate(([24], [5, 6, 7, 5], [19, 5], [9]))]
 
 
+def serialized(rows: list[dict[str, np.ndarray]]) -> list[bytes]:
+    offsets = {name: np.cumsum([0, *(len(row[name]) for row in rows)]) for name in ROW_FEATURES}
+    values = {name: np.concatenate([np.zeros(0, "int64"), *(row[name] for row in rows)]) for name in ROW_FEATURES}
+    return list(serialize_rows({name: Lists(values[name], offsets[name]) for name in ROW_FEATURES}))
+
+
+def as_message(row: dict[str, np.ndarray]) -> bytes:
+    example = tf.train.Example()
+    for name, values in row.items():
+        example.features.feature[name].int64_list.value.extend(values.tolist())
+    return example.SerializeToString(deterministic=True)
+
+
 def test_a_row_survives_being_stored():
-    for row in ROWS:
-        stored = serialize_row(row)
-        assert stored == serialize_row(row)
+    for row, stored in zip(ROWS, serialized(ROWS), strict=True):
         back = parse_row(stored)
         assert list(back) == list(ROW_FEATURES)
         for name, values in row.items():
             np.testing.assert_array_equal(back[name], values)
 
 
+@given(st.lists(st.lists(st.integers(0, 2**28 - 1), max_size=300), max_size=5))
+def test_rows_are_the_bytes_that_protobuf_writes(lists):
+    rows = [{name: np.array(values[i:], "int64") for i, name in enumerate(ROW_FEATURES)} for values in lists]
+    assert serialized(rows) == [as_message(row) for row in rows]
+
+
 def test_rows_are_plain_tensorflow_examples():
     features = {name: tf.io.VarLenFeature(tf.int64) for name in ROW_FEATURES}
-    parsed = tf.io.parse_single_example(serialize_row(ROWS[1]), features)
+    parsed = tf.io.parse_single_example(serialized(ROWS)[1], features)
     for name, values in ROWS[1].items():
         np.testing.assert_array_equal(parsed[name].values, values)
 
 
 @pytest.mark.parametrize("static_size", [True, False])
 def test_a_batch_equals_one_made_token_by_token(static_size):
-    serialized = [serialize_row(row) for row in ROWS]
     signature = tf.TensorSpec([len(ROWS)] if static_size else [None], tf.string)
     parse = tf.function(lambda rows: parse_rows(rows, LENGTH, EXAMPLES, PAD), input_signature=[signature])
-    batch = parse(tf.constant(serialized))
+    batch = parse(tf.constant(serialized(ROWS)))
     expected = expected_batch(ROWS)
     assert batch.keys() == expected.keys()
     for name, values in expected.items():
@@ -71,16 +89,16 @@ def test_a_batch_equals_one_made_token_by_token(static_size):
 
 def test_rows_without_labels_weigh_nothing_in_next_sentence_prediction():
     row = {**ROWS[1], "segment_a_lengths": ROWS[1]["example_lengths"], "next_sentence_labels": np.zeros(0, "int64")}
-    stored = serialize_row(row)
-    assert parse_row(stored)["next_sentence_labels"].shape == (0,)
-    batch = parse_rows(tf.constant([stored, serialize_row(ROWS[0])]), LENGTH, EXAMPLES, PAD)
+    stored = serialized([row, ROWS[0]])
+    assert parse_row(stored[0])["next_sentence_labels"].shape == (0,)
+    batch = parse_rows(tf.constant(stored), LENGTH, EXAMPLES, PAD)
     np.testing.assert_array_equal(batch["next_sentence_weights"], [[0, 0, 0, 0], [1, 0, 0, 0]])
     assert not batch["segment_ids"][0].numpy().any() and not batch["next_sentence_labels"][0].numpy().any()
     np.testing.assert_array_equal(batch["next_sentence_positions"][0], [0, 5, 11, 18])
 
 
 def test_no_row_is_padding_alone():
-    batch = parse_rows(tf.constant([serialize_row(ROWS[0]), NO_ROW]), LENGTH, EXAMPLES, PAD)
+    batch = parse_rows(tf.constant([*serialized(ROWS[:1]), NO_ROW]), LENGTH, EXAMPLES, PAD)
     for name, values in batch.items():
         expected = PAD if name == "input_ids" else 0
         np.testing.assert_array_equal(values[1], np.full(values.shape[1], expected), name)

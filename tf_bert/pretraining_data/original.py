@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from tf_bert.pretraining_data.hashing import Stream, hash_words
 from tf_bert.pretraining_data.masking import Masking, apply_masking
-from tf_bert.pretraining_data.schema import Batch, parse_rows, serialize_row
+from tf_bert.pretraining_data.schema import Batch, parse_rows
 
 ORIGINAL_FEATURES: dict[str, tuple[tf.DType, str]] = {
     "input_ids": (tf.int64, "L"),
@@ -36,13 +36,13 @@ ORIGINAL_FEATURES: dict[str, tuple[tf.DType, str]] = {
 MASKING_BATCH = 256  # rows
 
 
-def serialize_original_rows(
-    rows: Iterable[Mapping[str, np.ndarray]], max_seq_length: int, pad_id: int, masking: Masking, bucket: int
+def mask_rows(
+    rows: Iterable[bytes], max_seq_length: int, pad_id: int, masking: Masking, bucket: int
 ) -> Iterator[bytes]:
-    """Masks rows and makes them tf.train.Examples; equal rows at equal places give equal bytes.
+    """Masks packed rows of one example and pads them; equal rows at equal places give equal bytes.
 
     Args:
-      rows: `schema.ROW_FEATURES` of one example each.
+      rows: as `schema.serialize_rows` gives them.
       max_seq_length: L.
       pad_id: what fills input_ids up.
       masking: settings, and P.
@@ -51,7 +51,7 @@ def serialize_original_rows(
     numbered = enumerate(rows)
     while batch := list(itertools.islice(numbered, MASKING_BATCH)):
         indices = np.array([index for index, _ in batch])
-        unmasked = parse_rows(tf.constant([serialize_row(row) for _, row in batch]), max_seq_length, 1, pad_id)
+        unmasked = parse_rows(tf.constant([row for _, row in batch]), max_seq_length, 1, pad_id)
         keys = hash_words(Stream.STORED_ROW_KEY, bucket, indices).view(np.int64)
         masked = {name: value.numpy() for name, value in apply_masking(unmasked, tf.constant(keys), masking).items()}
         masked["input_mask"] = masked["example_ids"]

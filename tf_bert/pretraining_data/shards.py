@@ -7,6 +7,8 @@ does nothing where a valid entry exists; so tasks may run anywhere, in any order
 import contextlib
 import dataclasses
 import functools
+import itertools
+import math
 import os
 import zlib
 from collections.abc import Iterator
@@ -24,14 +26,15 @@ from tf_bert.pretraining_data.buckets import read_bucket
 from tf_bert.pretraining_data.hashing import HashRandom, Stream, hash_words, permutation, text_key
 from tf_bert.pretraining_data.manifest import Counts, Shard
 from tf_bert.pretraining_data.masking import Masking
-from tf_bert.pretraining_data.original import serialize_original_rows
+from tf_bert.pretraining_data.original import mask_rows
 from tf_bert.pretraining_data.packing import Rows, pack
 from tf_bert.pretraining_data.pairs import Pairs, TokenizedDocuments, make_pairs, make_segments
-from tf_bert.pretraining_data.schema import serialize_row
+from tf_bert.pretraining_data.schema import Lists, serialize_rows
 from tf_bert.tokenization.vocab import Vocabulary
 from tf_bert.tokenization.wordpiece import WordPieceTokenizer, load_tokenizer
 
 TOKENIZER_BATCH = 2048  # sentences
+ROWS_AT_ONCE = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +94,7 @@ def build_shard(task: ShardTask) -> ShardEntry:
     pairs = Pairs.joined([_examples(documents, task.config, random) for _ in range(task.passes)])
     rows = pack(pairs.lengths, task.config.max_seq_length, examples_per_row(task.config))
     order = permutation(hash_words(Stream.ROW_ORDER, seed, task.bucket, np.arange(len(rows))))
-    serialized = _serialized(_rows(documents.tokens, pairs, rows, order, vocabulary), task, vocabulary)
+    serialized = _serialized(_features(documents.tokens, pairs, rows, order, vocabulary), task, vocabulary)
     shard = _write_shard(output_dir / f"{task.name}.tfrecord", serialized)
     counts = Counts(
         documents=len(documents.document_offsets) - 1,
@@ -209,35 +212,50 @@ def _examples(documents: TokenizedDocuments, config: PrepareConfig, random: Hash
     return make_pairs(documents, config.max_seq_length, config.short_seq_prob, config.next_sentence_random_prob, random)
 
 
-def _serialized(rows: Iterator[dict[str, np.ndarray]], task: ShardTask, vocabulary: Vocabulary) -> Iterator[bytes]:
+def _serialized(features: Iterator[dict[str, Lists]], task: ShardTask, vocabulary: Vocabulary) -> Iterator[bytes]:
     """Rows in the format that the configuration asks for."""
     config = task.config
+    serialized = itertools.chain.from_iterable(map(serialize_rows, features))
     if config.row_format == "packed":
-        return map(serialize_row, rows)
+        return serialized
     masking = Masking.from_settings(config, vocabulary, config.max_seq_length, config.seed)
-    return serialize_original_rows(rows, config.max_seq_length, vocabulary.pad_id, masking, task.bucket)
+    return mask_rows(serialized, config.max_seq_length, vocabulary.pad_id, masking, task.bucket)
 
 
-def _rows(
+def _features(
     tokens: np.ndarray, pairs: Pairs, rows: Rows, order: np.ndarray, vocabulary: Vocabulary
-) -> Iterator[dict[str, np.ndarray]]:
-    """The features of packed rows, in `order`."""
-    cls, sep = np.array([vocabulary.cls_id], np.int32), np.array([vocabulary.sep_id], np.int32)
-    lengths = pairs.lengths
-    for row in order.tolist():
-        examples = rows.examples[rows.offsets[row] : rows.offsets[row + 1]]
-        bounds = pairs.bounds[examples]
-        pieces: list[np.ndarray] = []
-        for a_start, a_end, b_start, b_end in bounds.tolist():
-            pieces += (cls, tokens[a_start:a_end], sep)
-            if b_end > b_start:
-                pieces += (tokens[b_start:b_end], sep)
+) -> Iterator[dict[str, Lists]]:
+    """The features of packed rows, in `order`, some thousand tokens at a time."""
+    with_special = np.concatenate([tokens, np.array([vocabulary.cls_id, vocabulary.sep_id], np.int32)])
+    cls, sep = len(tokens), len(tokens) + 1
+    for chunk in np.array_split(order, math.ceil(len(order) / ROWS_AT_ONCE)):
+        firsts, counts = rows.offsets[chunk], np.diff(rows.offsets)[chunk]
+        examples = rows.examples[_ranges(firsts, counts)]
+        a_start, a_end, b_start, b_end = pairs.bounds[examples].T
+        has_b = (b_end > b_start).astype(np.int64)
+        one = np.ones_like(a_start)
+        # What an example is made of: [CLS], A, [SEP], B and, where there is a B, another [SEP].
+        starts = np.stack([one * cls, a_start, one * sep, b_start, one * sep], axis=1)
+        lengths = np.stack([one, a_end - a_start, one, b_end - b_start, has_b], axis=1)
+        example_offsets = _offsets(counts)
+        label_counts = counts if len(pairs.labels) else counts * 0
         yield {
-            "input_ids": np.concatenate(pieces),
-            "example_lengths": lengths[examples],
-            "segment_a_lengths": bounds[:, 1] - bounds[:, 0] + 2,
-            "next_sentence_labels": pairs.labels[examples] if len(pairs.labels) else pairs.labels,
+            "input_ids": Lists(
+                with_special[_ranges(starts.ravel(), lengths.ravel())],
+                _offsets(lengths.sum(axis=1))[example_offsets],
+            ),
+            "example_lengths": Lists(lengths.sum(axis=1), example_offsets),
+            "segment_a_lengths": Lists(lengths[:, :3].sum(axis=1), example_offsets),
+            "next_sentence_labels": Lists(
+                pairs.labels[examples] if len(pairs.labels) else pairs.labels, _offsets(label_counts)
+            ),
         }
+
+
+def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The integers from starts[i] to starts[i] + lengths[i], for one i after the other."""
+    ends = np.cumsum(lengths)
+    return np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1] if len(ends) else 0)
 
 
 def _write_shard(path: Path, rows: Iterator[bytes]) -> Shard:
