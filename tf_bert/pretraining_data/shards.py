@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-import math
 import os
 import zlib
 from collections.abc import Iterator
@@ -225,10 +224,11 @@ def _serialized(features: Iterator[dict[str, Lists]], task: ShardTask, vocabular
 def _features(
     tokens: np.ndarray, pairs: Pairs, rows: Rows, order: np.ndarray, vocabulary: Vocabulary
 ) -> Iterator[dict[str, Lists]]:
-    """The features of packed rows, in `order`, some thousand tokens at a time."""
+    """The features of packed rows, in `order`, `ROWS_AT_ONCE` at a time."""
     with_special = np.concatenate([tokens, np.array([vocabulary.cls_id, vocabulary.sep_id], np.int32)])
     cls, sep = len(tokens), len(tokens) + 1
-    for chunk in np.array_split(order, math.ceil(len(order) / ROWS_AT_ONCE)):
+    for first in range(0, len(order), ROWS_AT_ONCE):
+        chunk = order[first : first + ROWS_AT_ONCE]
         firsts, counts = rows.offsets[chunk], np.diff(rows.offsets)[chunk]
         examples = rows.examples[_ranges(firsts, counts)]
         a_start, a_end, b_start, b_end = pairs.bounds[examples].T
@@ -255,7 +255,7 @@ def _features(
 def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """The integers from starts[i] to starts[i] + lengths[i], for one i after the other."""
     ends = np.cumsum(lengths)
-    return np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1] if len(ends) else 0)
+    return np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1])
 
 
 def _write_shard(path: Path, rows: Iterator[bytes]) -> Shard:
