@@ -8,14 +8,12 @@ from tf_bert.pretraining_data.hashing import (
     HashRandom,
     Stream,
     below,
-    below_tensor,
-    hash_tensors,
     hash_words,
     permutation,
     text_key,
     uniform,
-    uniform_tensor,
 )
+from tf_bert.pretraining_data.hashing_ops import below_tensor, hash_tensors, uniform_tensor
 
 
 @pytest.mark.parametrize(

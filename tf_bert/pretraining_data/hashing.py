@@ -1,4 +1,4 @@
-"""Randomness as a function: one stateless 64-bit hash, the same in Python, numpy and TensorFlow.
+"""Randomness as a function: one stateless 64-bit hash, the same in Python, numpy and TensorFlow (`hashing_ops.py`).
 
 Everything random in a data build or in the reading order is `hash_words(stream, seed, ...)` of what it is about, so
 it depends on no generator's state, no library's version and no order of evaluation. (numpy promises no equal streams
@@ -11,11 +11,10 @@ import hashlib
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-_MASK = (1 << 64) - 1
-_GAMMA = 0x9E3779B97F4A7C15
-_MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+MASK = (1 << 64) - 1
+GAMMA = 0x9E3779B97F4A7C15
+MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
 class Stream(enum.IntEnum):
@@ -53,46 +52,12 @@ def hash_words(*words: Any) -> Any:
     state: Any = 0
     for word in words:
         # A numpy scalar would warn of the wrap-around that is meant; an array does not.
-        word = np.atleast_1d(word).astype(np.uint64) if isinstance(word, np.ndarray) else int(word) & _MASK
-        z = ((state ^ word) + _GAMMA) & _MASK
-        z = ((z ^ (z >> 30)) * _MULTIPLIERS[0]) & _MASK
-        z = ((z ^ (z >> 27)) * _MULTIPLIERS[1]) & _MASK
+        word = np.atleast_1d(word).astype(np.uint64) if isinstance(word, np.ndarray) else int(word) & MASK
+        z = ((state ^ word) + GAMMA) & MASK
+        z = ((z ^ (z >> 30)) * MULTIPLIERS[0]) & MASK
+        z = ((z ^ (z >> 27)) * MULTIPLIERS[1]) & MASK
         state = z ^ (z >> 31)
     return state
-
-
-def hash_tensors(*words: Any) -> tf.Tensor:
-    """`hash_words` as TensorFlow operations, bit for bit.
-
-    Args:
-      words: ints or integer tensors (int64 counts as its two's complement) that broadcast against each other.
-
-    Returns:
-      A uint64 tensor.
-    """
-
-    def constant(value: int) -> tf.Tensor:
-        return tf.constant(value, tf.uint64)
-
-    def xor_shifted(z: tf.Tensor, bits: int) -> tf.Tensor:
-        return tf.bitwise.bitwise_xor(z, tf.bitwise.right_shift(z, constant(bits)))
-
-    state = constant(0)
-    for word in words:
-        if not tf.is_tensor(word):
-            word = constant(int(word) & _MASK)
-        elif word.dtype != tf.uint64:
-            word = tf.bitcast(tf.cast(word, tf.int64), tf.uint64)
-        z = tf.bitwise.bitwise_xor(*_broadcast(state, word)) + constant(_GAMMA)
-        z = xor_shifted(z, 30) * constant(_MULTIPLIERS[0])
-        z = xor_shifted(z, 27) * constant(_MULTIPLIERS[1])
-        state = xor_shifted(z, 31)
-    return state
-
-
-def _broadcast(a: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    shape = tf.broadcast_dynamic_shape(tf.shape(a), tf.shape(b))
-    return tf.broadcast_to(a, shape), tf.broadcast_to(b, shape)
 
 
 def uniform(hashed: Any) -> Any:
@@ -100,20 +65,9 @@ def uniform(hashed: Any) -> Any:
     return (hashed >> 11) * 2.0**-53
 
 
-def uniform_tensor(hashed: tf.Tensor) -> tf.Tensor:
-    """`uniform` for a uint64 tensor."""
-    return tf.cast(tf.bitwise.right_shift(hashed, tf.constant(11, tf.uint64)), tf.float64) * 2.0**-53
-
-
 def below(hashed: Any, bound: Any) -> Any:
     """A hash (or array of them) as an integer in [0, bound), bound at most 2**32; its bias is below bound / 2**32."""
     return ((hashed >> 32) * bound) >> 32
-
-
-def below_tensor(hashed: tf.Tensor, bound: int) -> tf.Tensor:
-    """`below` for a uint64 tensor."""
-    shift = tf.constant(32, tf.uint64)
-    return tf.bitwise.right_shift(tf.bitwise.right_shift(hashed, shift) * tf.constant(bound, tf.uint64), shift)
 
 
 def permutation(hashes: np.ndarray) -> np.ndarray:

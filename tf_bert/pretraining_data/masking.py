@@ -17,7 +17,8 @@ import numpy as np
 import tensorflow as tf
 
 from tf_bert.config import DataConfig, PrepareConfig
-from tf_bert.pretraining_data.hashing import Stream, below_tensor, hash_tensors, uniform_tensor
+from tf_bert.pretraining_data.hashing import Stream
+from tf_bert.pretraining_data.hashing_ops import below_tensor, hash_tensors, uniform_tensor
 from tf_bert.pretraining_data.schema import Batch
 from tf_bert.tokenization.vocab import Vocabulary
 
