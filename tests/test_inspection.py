@@ -1,8 +1,10 @@
 """`tf-bert inspect` and `tf-bert fill-mask`, as a user calls them."""
 
+import itertools
 import re
 import shutil
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -41,6 +43,34 @@ def test_a_shard_is_shown_decoded_with_its_masks(data_dir):
         assert original == [tokens[token] for token in row["input_ids"]]
         candidates = sum(word not in ("[CLS]", "[SEP]") for word in words)
         assert sum(word != other for word, other in zip(words, original, strict=True)) == round(0.15 * candidates)
+
+
+def test_lengths_of_examples_and_rows_are_counted_and_drawn(data_dir, tmp_path, capsys):
+    picture = tmp_path / "data.png"
+    assert main(["inspect", str(data_dir), "--png", str(picture)]) == 0
+    shown = capsys.readouterr().out
+    assert plt.imread(picture).shape[2] == 4 and str(picture) in shown
+    manifest = read_manifest(data_dir)
+    for name in ("train", "validation"):
+        table = shown.partition(f"  {name}: tokens of")[2].splitlines()[1:]
+        rows = [parse_row(row) for shard in manifest.splits[name].shards for row in read_shard(data_dir, shard)]
+        for column, lengths in enumerate(
+            (np.concatenate([row["example_lengths"] for row in rows]), [len(row["input_ids"]) for row in rows])
+        ):
+            total = 0
+            for line in itertools.takewhile(lambda line: re.match(r"  +\d+-\d+ ", line), table):
+                bounds, *cells = re.sub("#", "", line).split()
+                first, last = map(int, bounds.split("-"))
+                count = int(cells[column].replace(",", ""))
+                assert count == sum(first <= length <= last for length in lengths)
+                total += count
+            assert total == len(lengths)
+
+
+def test_a_picture_of_something_else_is_refused(tmp_path, capsys):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "train/loss": 2.0}\n')
+    assert main(["inspect", str(tmp_path), "--png", str(tmp_path / "x.png")]) == 1
+    assert "expected the manifest that `tf-bert prepare` writes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("next_sentence", [True, False])

@@ -105,10 +105,13 @@ def _inspect(arguments: Sequence[str]) -> None:
     parser = _parser("inspect", "Show a shard, a data directory, a checkpoint, a run or a model directory.")
     parser.add_argument("path", help="a .tfrecord shard or a directory that tf-bert wrote")
     parser.add_argument("--rows", type=int, default=3, help="rows of a shard to show (default: 3)")
+    parser.add_argument("--png", help="a picture to write of a data directory's counts and lengths")
     options = parser.parse_args(arguments)
-    from tf_bert.inspection import inspect
+    from tf_bert.inspection import draw_data_directory, inspect
 
     print(inspect(options.path, options.rows))
+    if options.png:
+        print(f"\nPicture: {draw_data_directory(options.path, options.png)}")
 
 
 def _fill_mask(arguments: Sequence[str]) -> None:

