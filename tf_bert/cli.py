@@ -66,6 +66,9 @@ def _prepare(arguments: Sequence[str]) -> None:
 
     with local_executor(config.workers) as executor:
         manifest = build(config, executor, progress=byte_progress)
+    if manifest.dropped:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in manifest.dropped.items())
+        print(f"{config.output_dir}: of {manifest.documents:,} documents were left out: {reasons}")
     for name, split in manifest.splits.items():
         print(
             f"{config.output_dir}: {name}: {split.counts.documents:,} documents, {split.counts.examples:,} examples in "

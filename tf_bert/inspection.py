@@ -75,6 +75,11 @@ def _data_directory(path: Path) -> Iterator[str]:
     yield f"  vocabulary  {vocabulary.size:,} tokens, {case}, sha256 {vocabulary.sha256[:12]}"
     for source in manifest.sources:
         yield f"  source      {source.path}, {source.bytes:,} bytes, sha256 {source.sha256[:12]}"
+    for source in manifest.excluded:
+        yield f"  excluded    n-grams of {source.path}, {source.bytes:,} bytes, sha256 {source.sha256[:12]}"
+    yield f"  read        {manifest.documents:,} documents, {sum(manifest.dropped.values()):,} of them left out"
+    for reason, count in manifest.dropped.items():
+        yield f"  {'':<11} {count:>12,}  {reason}"
     for name, split in manifest.splits.items():
         counts = split.counts
         yield (

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builds import files_of, start_build
 
 from tf_bert.config import PrepareConfig, to_dict
 from tf_bert.corpus.reader import read_documents
@@ -28,32 +29,6 @@ from tf_bert.pretraining_data.manifest import MANIFEST_FILE, SPLITS, read_manife
 from tf_bert.pretraining_data.schema import parse_row
 from tf_bert.tokenization.vocab import Vocabulary
 from tf_bert.tokenization.wordpiece import load_tokenizer
-
-BUILD_SCRIPT = """
-import json, resource, sys
-from tf_bert.config import PrepareConfig
-from tf_bert.errors import InputError, UsageError
-from tf_bert.pretraining_data.build import build
-if limit := json.loads(sys.argv[2]):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-try:
-    build(PrepareConfig(**json.loads(sys.argv[1])))
-except InputError as error:
-    sys.exit(str(error))
-"""
-
-
-def start_build(config: PrepareConfig, file_size_limit: int | None = None) -> subprocess.Popen:
-    """A build in a process of its own, optionally one whose files the system lets grow no longer than a limit."""
-    arguments = [json.dumps(to_dict(config)), json.dumps(file_size_limit)]
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.Popen(
-        [sys.executable, "-c", BUILD_SCRIPT, *arguments], stderr=subprocess.PIPE, text=True, env=environment
-    )
-
-
-def files_of(directory: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 def rows_of(data_dir: Path, split: str) -> list[dict[str, np.ndarray]]:
@@ -285,7 +260,7 @@ def test_a_finished_build_of_something_else_is_refused(data_dir, prepare_config,
         build(prepare_config(data_dir, max_seq_length=128))
     other = tmp_path / corpus_file.name
     other.write_text(corpus_file.read_text() + "\n\nOne more document.\n")
-    with pytest.raises(InputError, match="holds data built with other input files"):
+    with pytest.raises(InputError, match="holds data built with other files as input"):
         build(prepare_config(data_dir, input=(str(other),)))
 
 

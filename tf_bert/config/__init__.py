@@ -1,5 +1,6 @@
 """Every setting of every command: what there is (`settings.py`) and how it is read (`reading.py`)."""
 
+from tf_bert.config.quality import QualityConfig
 from tf_bert.config.reading import describe_fields, from_dict, load, load_bert_config, to_dict
 from tf_bert.config.settings import (
     BertConfig,
@@ -25,6 +26,7 @@ __all__ = [
     "OptimizerConfig",
     "PrepareConfig",
     "PretrainConfig",
+    "QualityConfig",
     "TrainingConfig",
     "VocabReportConfig",
     "VocabTrainConfig",

@@ -8,22 +8,21 @@ import pydantic
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-_STRICT = pydantic.ConfigDict(extra="forbid", use_attribute_docstrings=True)
+from tf_bert.config.fields import (
+    STRICT,
+    MaskedShare,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+    SpanWords,
+    Strings,
+)
+from tf_bert.config.quality import QualityConfig
 
-Probability = Annotated[float, Field(ge=0.0, le=1.0)]
-PositiveInt = Annotated[int, Field(ge=1)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0.0)]
-NonNegativeFloat = Annotated[float, Field(ge=0.0)]
-MaskedShare = Annotated[float, Field(gt=0.0, lt=1.0)]
-SpanWords = Annotated[float, Field(ge=1.0, le=100.0)]
-# A single value on the command line or in YAML is a sequence of one.
-Strings = Annotated[
-    tuple[str, ...], pydantic.BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
-]
 
-
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class BertConfig:
     """Shape of the encoder; the fields of the original release's `bert_config.json`."""
 
@@ -64,7 +63,7 @@ def _largest_divisor(config: BertConfig) -> int:
     return next(n for n in range(config.num_attention_heads, 0, -1) if config.hidden_size % n == 0)
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class CorpusConfig:
     """Where raw text comes from and how it is cut into documents and sentences."""
 
@@ -104,7 +103,7 @@ def _base_url(value: object) -> object:
     return value.rstrip("/")
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class FetchWikipediaConfig:
     """`tf-bert fetch wikipedia`: the articles of one Wikipedia, downloaded and checked."""
 
@@ -134,7 +133,7 @@ class FetchWikipediaConfig:
     """Pause before trying again; doubled every time, up to a minute. A server that asks for more gets more."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class VocabTrainConfig(CorpusConfig):
     """`tf-bert vocab train`: a WordPiece vocabulary from a corpus."""
 
@@ -150,7 +149,7 @@ class VocabTrainConfig(CorpusConfig):
     """At most this many different characters get a token of their own; the rarest go first."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class VocabReportConfig(CorpusConfig):
     """`tf-bert vocab report`: how one or two vocabularies fit a corpus."""
 
@@ -170,7 +169,7 @@ class VocabReportConfig(CorpusConfig):
     """Read at most this much text, from all files in proportion to their sizes."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class PrepareConfig(CorpusConfig):
     """`tf-bert prepare`: a corpus into TFRecord shards of rows and a manifest."""
 
@@ -206,6 +205,8 @@ class PrepareConfig(CorpusConfig):
     """Share of documents held out for validation, chosen by the document's hash."""
     shard_megabytes: PositiveFloat = 8.0
     """Aim for shards of about this much plain text; it also bounds the memory of one worker."""
+    quality: QualityConfig = QualityConfig()
+    """Which documents are left out."""
     seed: NonNegativeInt = 12345
     """Seed of everything random in the build."""
     workers: NonNegativeInt = 1
@@ -217,7 +218,7 @@ class PrepareConfig(CorpusConfig):
         _check_spans(self)
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class DataConfig:
     """What a pretraining run reads, and how it is masked."""
 
@@ -246,7 +247,7 @@ def _check_spans(config: PrepareConfig | DataConfig) -> None:
         )
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class OptimizerConfig:
     """AdamW with global-norm clipping (Loshchilov and Hutter 2019), and its learning-rate schedule."""
 
@@ -268,7 +269,7 @@ class OptimizerConfig:
     """Gradients are scaled down to this global norm, after unscaling."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class TrainingConfig:
     """Size, length and arithmetic of a run."""
 
@@ -290,7 +291,7 @@ class TrainingConfig:
     """Seed of initial weights, data order, masks and dropout."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class CadenceConfig:
     """How often a run logs, evaluates and saves, in steps."""
 
@@ -306,7 +307,7 @@ class CadenceConfig:
     """Older checkpoints are removed."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class PretrainConfig:
     """`tf-bert pretrain`: one run."""
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tf_bert.corpus.blocks import OnBytes, read_blocks
 from tf_bert.corpus.document import MAX_DOCUMENT_BYTES, Document
@@ -24,7 +25,7 @@ def read_text(path: Path, by_file: bool, on_bytes: OnBytes | None = None) -> Ite
     """
     lines: list[str] = []
     size = first = 0
-    for number, line in _lines(path, on_bytes):
+    for number, line in read_lines(path, on_bytes):
         if line.strip():
             first = first or number
             lines.append(line)
@@ -51,14 +52,7 @@ def read_jsonl(path: Path, on_bytes: OnBytes | None = None) -> Iterator[Document
     Raises:
       InputError: if a line is not UTF-8, is not a JSON object or has no string `text`.
     """
-    for number, line in _lines(path, on_bytes):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            at = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-            raise InputError(f"{path}: line {number}: is not valid JSON ({at}); expected one object a line") from error
+    for number, record in read_json_lines(path, on_bytes):
         if not isinstance(record, dict):
             raise InputError(
                 f"{path}: line {number}: found a JSON {type(record).__name__}, expected an object with text"
@@ -71,13 +65,33 @@ def read_jsonl(path: Path, on_bytes: OnBytes | None = None) -> Iterator[Document
             yield Document(_without_surrogates(text), str(path), f"line {number}")
 
 
+def read_json_lines(path: Path, on_bytes: OnBytes | None = None) -> Iterator[tuple[int, Any]]:
+    """The values of a JSONL file and the numbers of their lines; blank lines are passed over.
+
+    Raises:
+      InputError: if a line is not UTF-8 or not JSON.
+    """
+    for number, line in read_lines(path, on_bytes):
+        if not line.strip():
+            continue
+        try:
+            yield number, json.loads(line)
+        except (ValueError, RecursionError) as error:
+            at = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+            raise InputError(f"{path}: line {number}: is not valid JSON ({at}); expected one object a line") from error
+
+
 def _without_surrogates(text: str) -> str:
     # JSON can spell half of a surrogate pair, which no encoding can write.
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _lines(path: Path, on_bytes: OnBytes | None) -> Iterator[tuple[int, str]]:
-    """Numbered lines without their ends."""
+def read_lines(path: Path, on_bytes: OnBytes | None = None) -> Iterator[tuple[int, str]]:
+    """The lines of a text file without their ends, and their numbers.
+
+    Raises:
+      InputError: if a byte is not UTF-8 or a line is longer than `MAX_DOCUMENT_BYTES`.
+    """
     number = 0
     for number, line in enumerate(_raw_lines(path, on_bytes), start=1):
         if number == 1:

@@ -8,17 +8,22 @@ by bucket and written as one run. Its index, written last, says where each run h
 complete or is done again, and few files exist and few are open however many buckets there are.
 """
 
+import contextlib
 import dataclasses
+import functools
 import os
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from tf_bert.config import PrepareConfig
+from tf_bert.config import PrepareConfig, QualityConfig
+from tf_bert.corpus.quality import QualityFilter
 from tf_bert.corpus.reader import read_file
-from tf_bert.files import atomic_writer, reporting_disk_errors
+from tf_bert.files import atomic_writer, read_json, reporting_disk_errors, write_json
+from tf_bert.pretraining_data.duplicates import SignatureWriter
 from tf_bert.pretraining_data.hashing import Stream, below, hash_words, text_key, uniform
 from tf_bert.pretraining_data.manifest import TRAIN, VALIDATION
 
@@ -92,25 +97,44 @@ def group_files(files: Sequence[Path]) -> list[list[Path]]:
 def scatter(
     files: list[Path], spill: Path, config: PrepareConfig, plan: Plan, on_bytes: Callable[[int], None] | None = None
 ) -> None:
-    """Reads `files` and writes their documents to `spill` and its index, unless that is done.
+    """Reads `files` and writes their documents, but for those to leave out, to `spill`, unless that is done.
 
     Args:
       files: input files.
-      spill: the file to write; its index gets the same name with the suffix .npy.
+      spill: the file to write; its counts, its documents' signatures (where near-duplicates are looked for) and, last,
+        its index get the same name with a suffix each.
       config: the build's configuration.
       plan: the buckets.
       on_bytes: called with the number of input bytes read since the last call.
 
     Raises:
-      InputError: if an input file is damaged or the disk refuses.
+      InputError: if an input file, or one with n-grams to exclude, is damaged, or the disk refuses.
     """
     if _index_path(spill).exists():
         return
-    with _SpillWriter(spill, len(plan)) as writer:
+    quality = _filter(config.quality, tuple(Path(name).stat().st_mtime_ns for name in config.quality.exclude))
+    finds_near_duplicates = config.quality.near_duplicate_threshold is not None
+    documents, dropped = 0, Counter[str]()
+    with contextlib.ExitStack() as stack:
+        writer = stack.enter_context(_SpillWriter(spill, len(plan)))
+        signatures = stack.enter_context(SignatureWriter(spill, config.quality)) if finds_near_duplicates else None
         for path in files:
             for document in read_file(path, config, on_bytes):
+                documents += 1
+                if reason := quality.reason(document.text):
+                    dropped[reason] += 1
+                    continue
                 text = document.text.encode()
                 writer.add(plan.bucket_of(text, config), text)
+                if signatures:
+                    signatures.add(document.text)
+        write_json(_counts_path(spill), {"documents": documents, "dropped": dropped})
+
+
+@functools.lru_cache(1)
+def _filter(config: QualityConfig, _times: tuple[int, ...]) -> QualityFilter:
+    # The times of the excluded files are a part of the cache's key: they may be written anew.
+    return QualityFilter(config)
 
 
 class _SpillWriter:
@@ -158,6 +182,20 @@ class _SpillWriter:
 
 def _index_path(spill: Path) -> Path:
     return spill.with_suffix(".npy")
+
+
+def _counts_path(spill: Path) -> Path:
+    return spill.with_suffix(".json")
+
+
+def count_documents(spills: list[Path]) -> tuple[int, Counter[str]]:
+    """How many documents were read, and how many of them pass 1 left out for each reason."""
+    documents, dropped = 0, Counter[str]()
+    for spill in spills:
+        counts = read_json(_counts_path(spill))
+        documents += counts["documents"]
+        dropped.update(counts["dropped"])
+    return documents, dropped
 
 
 def bucket_bytes(spills: list[Path], plan: Plan) -> np.ndarray:

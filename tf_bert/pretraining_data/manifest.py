@@ -14,7 +14,7 @@ from tf_bert.errors import InputError
 from tf_bert.files import read_json, write_json
 
 MANIFEST_FILE = "manifest.json"
-FORMAT = "tf_bert pretraining data 3"  # its number changes whenever equal inputs would give other bytes
+FORMAT = "tf_bert pretraining data 4"  # its number changes whenever equal inputs would give other bytes
 TRAIN, VALIDATION = SPLITS = ("train", "validation")
 LENGTH_BINS = 20
 
@@ -159,12 +159,18 @@ class Manifest:
     training tokens, each counted once more than seen. None where nothing is held out."""
     splits: dict[str, Split]
     """`train` and `validation`."""
+    documents: int
+    """Documents that were read. They are those of the splits and those that were dropped."""
+    dropped: dict[str, int]
+    """Documents that were left out, by reason."""
     config: dict[str, Any]
     """All settings of the build but those that say where files are."""
     sources: list[Source]
     """The input files."""
     versions: dict[str, str]
     """Of Python and of the packages that had a part in the build, by name."""
+    excluded: list[Source]
+    """The files of `quality.exclude`."""
 
 
 def write_manifest(data_dir: Path, manifest: Manifest) -> None:

@@ -10,6 +10,7 @@ import functools
 import itertools
 import os
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from tf_bert.corpus.sentences import SentenceSplitter
 from tf_bert.errors import InputError
 from tf_bert.files import PARTIAL_SUFFIX, atomic_writer, fsync_directory, reporting_disk_errors, write_json
 from tf_bert.pretraining_data.buckets import read_bucket
+from tf_bert.pretraining_data.duplicates import drop_duplicates
 from tf_bert.pretraining_data.hashing import HashRandom, Stream, hash_words, permutation, text_key
 from tf_bert.pretraining_data.manifest import Counts, Lengths, Shard
 from tf_bert.pretraining_data.masking import Masking
@@ -32,6 +34,7 @@ from tf_bert.pretraining_data.schema import Lists, serialize_rows
 from tf_bert.tokenization.vocab import Vocabulary
 from tf_bert.tokenization.wordpiece import WordPieceTokenizer, load_tokenizer
 
+NO_TOKEN = "no token"
 TOKENIZER_BATCH = 2048  # sentences
 ROWS_AT_ONCE = 1024
 
@@ -52,6 +55,8 @@ class ShardTask:
     """Of the shard, without suffix."""
     entry_dir: Path
     """Where the entry goes."""
+    near_duplicates: Path | None = None
+    """What `find_near_duplicates` wrote; None where they are not looked for."""
     passes: int = 1
     """How often the documents are cut into examples."""
     threads: int | None = None
@@ -68,6 +73,8 @@ class ShardEntry:
     """Of the bucket."""
     lengths: Lengths
     """Of its examples and rows."""
+    dropped: dict[str, int]
+    """Documents of the bucket that were left out, by reason."""
 
 
 def build_shard(task: ShardTask) -> ShardEntry:
@@ -90,6 +97,9 @@ def build_shard(task: ShardTask) -> ShardEntry:
     vocabulary = tokenizer.vocabulary
     seed = task.config.seed
     texts = _in_order(read_bucket(list(task.spills), task.bucket), seed)
+    dropped = Counter[str]()
+    if task.config.quality.drop_exact_duplicates:
+        texts, dropped = drop_duplicates(texts, task.near_duplicates)
     documents = _tokenize(texts, _splitter(task.config), tokenizer)
     random = HashRandom(Stream.PAIRS, seed, task.bucket)
     pairs = Pairs.joined([_examples(documents, task.config, random) for _ in range(task.passes)])
@@ -110,7 +120,8 @@ def build_shard(task: ShardTask) -> ShardEntry:
     lengths = Lengths.of(pairs.lengths, row_lengths, task.config.max_seq_length)
     with atomic_writer(_token_counts_path(task.entry_dir, task.name)) as file:
         np.save(file, _count_tokens(documents.tokens, pairs, len(vocabulary)))
-    entry = ShardEntry(shard, counts, lengths)
+    dropped[NO_TOKEN] = len(texts) - counts.documents
+    entry = ShardEntry(shard, counts, lengths, dict(dropped))
     write_json(entry_path, dataclasses.asdict(entry))
     return entry
 

@@ -1,0 +1,20 @@
+"""What the fields of several settings have in common: strictness, and types that carry their range."""
+
+from typing import Annotated
+
+import pydantic
+from pydantic import Field
+
+STRICT = pydantic.ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0.0)]
+NonNegativeFloat = Annotated[float, Field(ge=0.0)]
+MaskedShare = Annotated[float, Field(gt=0.0, lt=1.0)]
+SpanWords = Annotated[float, Field(ge=1.0, le=100.0)]
+# A single value on the command line or in YAML is a sequence of one.
+Strings = Annotated[
+    tuple[str, ...], pydantic.BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
+]
