@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from builds import files_of, start_build
 
+from tf_bert.cli import main
 from tf_bert.config import PrepareConfig
 from tf_bert.errors import InputError
 from tf_bert.files import sha256_of
@@ -90,6 +91,30 @@ def test_what_was_planted_is_left_out_and_counted(strict_dir, planted, plain_doc
     path = shared_dir / "glue" / "SST-2" / "test.tsv"
     assert (excluded.path, excluded.bytes, excluded.sha256) == (str(path), path.stat().st_size, sha256_of(path))
     assert manifest.config["quality"]["min_words"] == 30 and "exclude" not in manifest.config["quality"]
+
+
+def test_what_was_left_out_is_shown(strict_dir, planted, capsys):
+    assert main(["inspect", str(strict_dir)]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    manifest = read_manifest(strict_dir)
+    (excluded,) = manifest.excluded
+    expected = [
+        f"  excluded    n-grams of {excluded.path}, {excluded.bytes:,} bytes, sha256 {excluded.sha256[:12]}",
+        f"  read        {manifest.documents:,} documents, {sum(planted[1].values()):,} of them left out",
+        *(f"              {count:>12,}  {reason}" for reason, count in sorted(planted[1].items())),
+    ]
+    assert shown[shown.index(expected[0]) :][: len(expected)] == expected
+
+
+def test_steps_are_asked_for_on_the_command_line(prepare_config, planted, tmp_path, capsys):
+    config = prepare_config(tmp_path / "data")
+    words = ["prepare", "--input", *planted[0], "--vocab", config.vocab, "--output_dir", config.output_dir]
+    words += ["--sentence_splitter", "line", "--validation_fraction", "0", "--max_seq_length", "64"]
+    words += ["--quality.min_words", "30", "--quality.scripts", "latin", "greek", "--quality.min_script_share", "0.5"]
+    assert main(words) == 0
+    reasons = ", ".join(f"{planted[1][key]} {key}" for key in ("exact duplicate", "other script", "too short"))
+    first, *_ = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{config.output_dir}: of ") and first.endswith(f" documents were left out: {reasons}")
 
 
 def test_exact_duplicates_alone_are_left_out_by_default(prepare_config, planted, tmp_path, plain_documents):
