@@ -228,7 +228,7 @@ def test_a_real_test_set_does_not_leak(shared_dir, task):
         (
             "test.tsv",
             b"",
-            r"test\.tsv: no line or field of it has the 13 words of an n-gram, .*; lower exclude_ngram_w",
+            r"test\.tsv: no line or field of it has the 13 words of an n-gram, .*; lower quality\.excl",
         ),
         ("test.tsv", b"a few words\tand as many more words as are wanted\n", r"test\.tsv: no line or field of it has"),
         ("test.tsv", b"fine\n\xe4h\n", r"test\.tsv: line 2: byte 0xe4 at column 1 is not UTF-8; convert the file"),
