@@ -20,8 +20,8 @@ from tf_bert.pretraining_data.build import build
 from tf_bert.pretraining_data.dataset import read_shard
 from tf_bert.pretraining_data.manifest import read_manifest
 from tf_bert.pretraining_data.schema import parse_row
+from tf_bert.tokenization.tokenizer import load_tokenizer, save_tokenizer
 from tf_bert.tokenization.vocab import SPECIAL_TOKENS, Vocabulary
-from tf_bert.tokenization.wordpiece import WordPieceTokenizer, load_tokenizer
 from tf_bert.training.checkpoint import CheckpointManager
 
 
@@ -143,7 +143,7 @@ def model_dir(tmp_path):
     bias[tokens.index("paris")], bias[tokens.index("rome")] = 12.0, 11.0
     model.masked_lm.bias.assign(bias)
     save_model(model, tmp_path, {"pad_token_id": 0})
-    WordPieceTokenizer(Vocabulary(tuple(tokens)), lower_case=True).save(tmp_path)
+    save_tokenizer(tmp_path, Vocabulary(tuple(tokens)), lower_case=True)
     return tmp_path
 
 

@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,25 @@ def _vocab_train(arguments: Sequence[str]) -> None:
     config = _read_config(VocabTrainConfig, "vocab train", arguments)
     from tf_bert.corpus.reader import list_input_files, read_documents
     from tf_bert.run_log import byte_progress
-    from tf_bert.tokenization.vocab import train_vocabulary
 
     output = Path(config.output)
     if not output.parent.is_dir():
         raise InputError(f"{output}: its directory {output.parent} does not exist; make it or choose another output")
     total = sum(path.stat().st_size for path in list_input_files(config))
-    with byte_progress(2 * total, "reading twice") as bar:
-        vocabulary = train_vocabulary(
-            lambda: (document.text for document in read_documents(config, on_bytes=bar.update)), config
-        )
+    is_wordpiece = config.kind == "wordpiece"
+    with byte_progress(2 * total if is_wordpiece else total, "reading twice" if is_wordpiece else "reading") as bar:
+
+        def texts() -> Iterator[str]:
+            return (document.text for document in read_documents(config, on_bytes=bar.update))
+
+        if is_wordpiece:
+            from tf_bert.tokenization.vocab import train_vocabulary
+
+            vocabulary = train_vocabulary(texts, config)
+        else:
+            from tf_bert.tokenization.sentencepiece import train_sentencepiece
+
+            vocabulary = train_sentencepiece(texts(), config)
     vocabulary.save(output)
     print(f"{output}: {len(vocabulary):,} tokens")
     if len(vocabulary) < config.vocab_size:
@@ -131,7 +140,7 @@ def _fill_mask(arguments: Sequence[str]) -> None:
 
 COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
     "fetch wikipedia": ("download a Wikipedia's articles, resumably and checked", _fetch_wikipedia),
-    "vocab train": ("train a WordPiece vocabulary from a corpus", _vocab_train),
+    "vocab train": ("train a WordPiece or SentencePiece vocabulary from a corpus", _vocab_train),
     "vocab report": ("show how one or two vocabularies fit a corpus", _vocab_report),
     "prepare": ("turn a corpus into TFRecord shards of packed rows", _prepare),
     "pretrain": ("pretrain BERT; run again, it goes on where it was", _pretrain),

@@ -18,7 +18,7 @@ from tf_bert.pretraining_data.dataset import batch_maker
 from tf_bert.pretraining_data.manifest import LENGTH_BINS, MANIFEST_FILE, Lengths, read_manifest
 from tf_bert.pretraining_data.manifest_plot import draw_manifest
 from tf_bert.run_log import METRICS_FILE, read_metrics
-from tf_bert.tokenization.wordpiece import load_tokenizer
+from tf_bert.tokenization.tokenizer import load_tokenizer
 from tf_bert.training.checkpoint import TENSORS_FILE, read_checkpoint
 
 BAR_WIDTH = 24  # characters of the longest bar of a histogram

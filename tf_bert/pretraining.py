@@ -22,7 +22,7 @@ from tf_bert.pretraining_data.dataset import training_dataset, validation_datase
 from tf_bert.pretraining_data.manifest import MANIFEST_FILE, Manifest, read_manifest
 from tf_bert.report import draw_report
 from tf_bert.run_log import RunLog, format_seconds
-from tf_bert.tokenization.wordpiece import load_tokenizer
+from tf_bert.tokenization.tokenizer import load_tokenizer, save_tokenizer
 from tf_bert.training.callbacks import Cadence, StopSignals
 from tf_bert.training.checkpoint import CheckpointManager
 from tf_bert.training.guesses import guesses_table
@@ -236,7 +236,7 @@ def write_model_directory(model_dir: Path, model: BertForPretraining, config: Pr
     tokenizer = load_tokenizer(data_dir)
     with atomic_directory(model_dir) as partial:
         save_model(model, partial, {"pad_token_id": tokenizer.vocabulary.pad_id})
-        tokenizer.save(partial)
+        save_tokenizer(partial, tokenizer.vocabulary, tokenizer.lower_case)
         lineage = {
             "tf_bert": __version__,
             "tensorflow": tf.__version__,

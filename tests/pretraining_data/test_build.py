@@ -27,8 +27,8 @@ from tf_bert.pretraining_data.build import LOCK_FILE, WORK_DIR, build, unigram_l
 from tf_bert.pretraining_data.dataset import read_shard
 from tf_bert.pretraining_data.manifest import MANIFEST_FILE, SPLITS, read_manifest
 from tf_bert.pretraining_data.schema import parse_row
+from tf_bert.tokenization.tokenizer import load_tokenizer
 from tf_bert.tokenization.vocab import Vocabulary
-from tf_bert.tokenization.wordpiece import load_tokenizer
 
 
 def rows_of(data_dir: Path, split: str) -> list[dict[str, np.ndarray]]:

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tf_bert.errors import InputError
+from tf_bert.tokenization.tokenizer import load_tokenizer, save_tokenizer
 from tf_bert.tokenization.vocab import Vocabulary
-from tf_bert.tokenization.wordpiece import WordPieceTokenizer, load_tokenizer
+from tf_bert.tokenization.wordpiece import WordPieceTokenizer
 
 reference = pytest.importorskip(
     "official.nlp.tools.tokenization", reason="tf-models-official (extra `interop`) is not installed"
@@ -178,7 +179,7 @@ def test_the_portable_graph_holds_only_what_every_server_links(vocabulary, lower
 
 def test_a_saved_tokenizer_opens_again_with_its_case(vocabulary, lower_case, tmp_path):
     tokenizer = WordPieceTokenizer(vocabulary, lower_case)
-    tokenizer.save(tmp_path)
+    save_tokenizer(tmp_path, vocabulary, lower_case)
     opened = load_tokenizer(tmp_path)
     text = tf.constant(["Some Text, Übung"])
     assert opened.lower_case == lower_case

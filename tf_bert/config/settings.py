@@ -135,18 +135,32 @@ class FetchWikipediaConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class VocabTrainConfig(CorpusConfig):
-    """`tf-bert vocab train`: a WordPiece vocabulary from a corpus."""
+    """`tf-bert vocab train`: a vocabulary from a corpus."""
 
+    kind: Literal["wordpiece", "sentencepiece"] = "wordpiece"
+    """wordpiece: the original BERT's. sentencepiece: for languages without spaces, or to keep case and accents."""
     output: str = "vocab.txt"
-    """The vocabulary file to write, one token a line; its number of lines is the vocabulary's size."""
+    """The file to write: one token a line; or a SentencePiece model, whose name has to end with .model."""
     vocab_size: PositiveInt = 30522
     """Number of tokens, the special ones included."""
     lower_case: bool = True
     """True: an uncased vocabulary (text is lower-cased, accents are stripped). False: cased."""
     min_frequency: PositiveInt = 2
-    """A pair of pieces seen less often than this is not merged."""
+    """WordPiece only: a pair of pieces seen less often than this is not merged."""
     limit_alphabet: PositiveInt = 1000
-    """At most this many different characters get a token of their own; the rarest go first."""
+    """WordPiece only: at most this many different characters get a token of their own; the rarest go first."""
+    sentencepiece_model: Literal["unigram", "bpe"] = "unigram"
+    """SentencePiece only: the kind of model."""
+    character_coverage: Annotated[float, Field(ge=0.9, le=1.0)] = 0.9995
+    """SentencePiece only: share of the text's characters that get a piece of their own; 1 where there are few."""
+    max_training_lines: PositiveInt = 5_000_000
+    """SentencePiece only: train on so many lines at most, drawn from all; they are held in memory."""
+
+    def __post_init__(self) -> None:
+        is_model = self.output.endswith(".model")
+        if is_model != (self.kind == "sentencepiece"):
+            other = "does not end with .model, e.g. vocab.txt" if is_model else "ends with .model, e.g. vocab.model"
+            raise ValueError(f"output {self.output} with kind {self.kind}: expected a name that {other}")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -176,9 +190,9 @@ class PrepareConfig(CorpusConfig):
     output_dir: str = "data/prepared"
     """The directory to write: shards, manifest.json and the vocabulary."""
     vocab: str = "vocab.txt"
-    """The WordPiece vocabulary file."""
+    """The vocabulary: a WordPiece file, or a SentencePiece model if its name ends with .model."""
     lower_case: bool = True
-    """True for an uncased vocabulary, false for a cased one."""
+    """True for an uncased WordPiece vocabulary, false for a cased one; a SentencePiece model says it itself."""
     max_seq_length: Annotated[int, Field(ge=8)] = 512
     """Tokens in a row, special tokens included."""
     short_seq_prob: Probability = 0.1

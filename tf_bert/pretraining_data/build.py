@@ -47,8 +47,8 @@ from tf_bert.pretraining_data.manifest import (
 )
 from tf_bert.pretraining_data.masking import predictions_per_row
 from tf_bert.pretraining_data.shards import ShardEntry, ShardTask, build_shard, examples_per_row, read_token_counts
+from tf_bert.tokenization.tokenizer import load_vocabulary, save_tokenizer
 from tf_bert.tokenization.vocab import Vocabulary
-from tf_bert.tokenization.wordpiece import save_tokenizer
 
 WORK_DIR = "_work"
 PLAN_FILE = "plan.json"
@@ -97,7 +97,7 @@ def build(config: PrepareConfig, executor: Executor | None = None, progress: Pro
     _refuse_foreign_directory(output_dir)
     _refuse_output_among_inputs(output_dir, config)
     files = list_input_files(config)
-    vocabulary = Vocabulary.load(Path(config.vocab))
+    vocabulary = load_vocabulary(Path(config.vocab))
     QualityFilter(config.quality)  # what it and the next one refuse is refused before anything is written
     if config.quality.near_duplicate_threshold is not None:
         MinHasher(config.quality)
@@ -385,7 +385,9 @@ def _merge(
         ),
         next_sentence=config.next_sentence,
         seed=config.seed,
-        vocabulary=VocabularyFacts(size=len(vocabulary), sha256=vocabulary.sha256, lower_case=config.lower_case),
+        vocabulary=VocabularyFacts(
+            size=len(vocabulary), sha256=vocabulary.sha256, lower_case=vocabulary.lower_case_or(config.lower_case)
+        ),
         validation_unigram_loss=unigram_loss(token_counts[TRAIN], token_counts[VALIDATION]),
         splits=splits,
         documents=documents,

@@ -36,8 +36,7 @@ from tf_bert.pretraining_data.manifest import (
 from tf_bert.pretraining_data.masking import Masking, apply_masking
 from tf_bert.pretraining_data.original import parse_original_rows
 from tf_bert.pretraining_data.schema import NO_ROW, Batch, parse_rows
-from tf_bert.tokenization.vocab import Vocabulary
-from tf_bert.tokenization.wordpiece import VOCABULARY_FILE
+from tf_bert.tokenization.tokenizer import directory_vocabulary
 
 VALIDATION_SEED = 0  # of the masks of validation rows, the same in every run
 _RESTORE = "restore the data directory or prepare it anew"
@@ -290,12 +289,12 @@ def batch_maker(
       InputError: if the vocabulary is not that of the manifest.
       UsageError: if other masks are asked for than those that original rows have.
     """
-    path = data_dir / VOCABULARY_FILE
-    vocabulary = Vocabulary.load(path)
-    if vocabulary.sha256 != manifest.vocabulary.sha256:
+    vocabulary = directory_vocabulary(data_dir)
+    wanted = manifest.vocabulary
+    if vocabulary.sha256 != wanted.sha256:
         raise InputError(
-            f"{path}: found {len(vocabulary)} tokens with SHA-256 {vocabulary.sha256[:12]}..., expected those that the "
-            f"data was built with, {manifest.vocabulary.size} with {manifest.vocabulary.sha256[:12]}...; {_RESTORE}"
+            f"{vocabulary.source}: found {len(vocabulary)} tokens with SHA-256 {vocabulary.sha256[:12]}..., expected "
+            f"those that the data was built with, {wanted.size} with {wanted.sha256[:12]}...; {_RESTORE}"
         )
     length = manifest.max_seq_length
     predictions = manifest.max_predictions_per_seq

@@ -56,7 +56,6 @@ class Masking:
         cls, settings: DataConfig | PrepareConfig, vocabulary: Vocabulary, max_seq_length: int, seed: int
     ) -> "Masking":
         """What `settings` ask for, with the ids of `vocabulary`, in rows of `max_seq_length` tokens."""
-        continues = np.array([token.startswith("##") for token in vocabulary.tokens])
         return cls(
             seed=seed,
             masked_lm_prob=settings.masked_lm_prob,
@@ -64,7 +63,7 @@ class Masking:
             vocab_size=len(vocabulary),
             mask_id=vocabulary.mask_id,
             never=(vocabulary.cls_id, vocabulary.sep_id),
-            continues_word=continues if settings.whole_word_masking else None,
+            continues_word=vocabulary.continues_word if settings.whole_word_masking else None,
             mean_span_words=settings.mean_span_words,
         )
 

@@ -31,8 +31,8 @@ from tf_bert.pretraining_data.original import mask_rows
 from tf_bert.pretraining_data.packing import Rows, pack
 from tf_bert.pretraining_data.pairs import Pairs, TokenizedDocuments, make_pairs, make_segments
 from tf_bert.pretraining_data.schema import Lists, serialize_rows
+from tf_bert.tokenization.tokenizer import Tokenizer, load_tokenizer
 from tf_bert.tokenization.vocab import Vocabulary
-from tf_bert.tokenization.wordpiece import WordPieceTokenizer, load_tokenizer
 
 NO_TOKEN = "no token"
 TOKENIZER_BATCH = 2048  # sentences
@@ -168,7 +168,7 @@ def _limit_threads(threads: int) -> None:
 
 
 @functools.lru_cache(1)
-def _tokenizer(data_dir: Path, vocabulary_sha256: str) -> WordPieceTokenizer:
+def _tokenizer(data_dir: Path, vocabulary_sha256: str) -> Tokenizer:
     # The hash is a part of the cache's key: the directory may be made anew with another vocabulary.
     return load_tokenizer(data_dir)
 
@@ -183,7 +183,7 @@ def _in_order(texts: list[bytes], seed: int) -> list[bytes]:
     return sorted(texts, key=lambda text: (hash_words(Stream.DOCUMENT_ORDER, seed, text_key(text)), text))
 
 
-def _tokenize(texts: list[bytes], splitter: SentenceSplitter, tokenizer: WordPieceTokenizer) -> TokenizedDocuments:
+def _tokenize(texts: list[bytes], splitter: SentenceSplitter, tokenizer: Tokenizer) -> TokenizedDocuments:
     tokens: list[np.ndarray] = [np.zeros(0, np.int32)]
     lengths: list[np.ndarray] = [np.zeros(0, np.int64)]
     owners: list[np.ndarray] = [np.zeros(0, np.int64)]

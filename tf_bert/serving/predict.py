@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tf_bert.errors import InputError, UsageError
 from tf_bert.models.directory import load_model
-from tf_bert.tokenization.wordpiece import load_tokenizer
+from tf_bert.tokenization.tokenizer import load_tokenizer
 
 MASK = "[MASK]"
 

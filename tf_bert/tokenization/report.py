@@ -16,8 +16,8 @@ import tensorflow as tf
 
 from tf_bert.config import VocabReportConfig
 from tf_bert.errors import InputError, UsageError
-from tf_bert.tokenization.vocab import Vocabulary
-from tf_bert.tokenization.wordpiece import WORD_DELIMITER, WordPieceTokenizer
+from tf_bert.tokenization.tokenizer import Tokenizer, load_vocabulary, make_tokenizer
+from tf_bert.tokenization.wordpiece import WORD_DELIMITER, normalize
 
 MAX_DIFFERENT_WORDS = 1_000_000
 """So many different words are kept; then the rarer half goes into the sums, which stay exact, and is forgotten."""
@@ -87,28 +87,28 @@ class VocabReport:
     """For every vocabulary the words that it breaks worst, the worst first."""
 
 
-def load_tokenizers(config: VocabReportConfig) -> list[WordPieceTokenizer]:
+def load_tokenizers(config: VocabReportConfig) -> list[Tokenizer]:
     """The one or two vocabularies that `config` names.
 
     Raises:
       InputError: if a file is missing or is not a vocabulary.
       UsageError: if both are the same vocabulary.
     """
-    tokenizers = [WordPieceTokenizer(Vocabulary.load(Path(config.vocab)), config.lower_case)]
+    tokenizers = [make_tokenizer(load_vocabulary(Path(config.vocab)), config.lower_case)]
     if config.other_vocab is not None:
-        other = Vocabulary.load(Path(config.other_vocab))
+        other = load_vocabulary(Path(config.other_vocab))
         if other.tokens == tokenizers[0].vocabulary.tokens:
             raise UsageError(
                 f"vocab {config.vocab} and other_vocab {config.other_vocab} are the same {len(other):,} tokens; "
                 "expected two vocabularies to compare: name another one, or leave other_vocab out"
             )
-        tokenizers.append(WordPieceTokenizer(other, config.other_lower_case))
+        tokenizers.append(make_tokenizer(other, config.other_lower_case))
     return tokenizers
 
 
 def report_on(
     texts: Iterable[str],
-    tokenizers: Sequence[WordPieceTokenizer],
+    tokenizers: Sequence[Tokenizer],
     num_broken: int,
     max_different_words: int = MAX_DIFFERENT_WORDS,
 ) -> VocabReport:
@@ -127,10 +127,8 @@ def report_on(
     """
     tallies = [_Tally(tokenizer) for tokenizer in tokenizers]
     counters = {
-        tokenizer.lower_case: _WordCounter(
-            tokenizer, [tally for tally in tallies if tally.lower_case == tokenizer.lower_case], max_different_words
-        )
-        for tokenizer in tokenizers
+        folding: _WordCounter(folding, [tally for tally in tallies if tally.folding == folding], max_different_words)
+        for folding in {tally.folding for tally in tallies}
     }
     for batch in _batches(texts):
         for counter in counters.values():
@@ -139,7 +137,7 @@ def report_on(
         counter.fold(counter.counts.items())
     if not all(tally.words for tally in tallies):
         raise InputError("the corpus holds no words, only white space and control characters; check input and format")
-    listed = counters[all(counters)].counts
+    listed = counters[min(counters)].counts  # False comes first: the words as they are written, where one counts these
     return VocabReport(
         tuple(tally.fit() for tally in tallies),
         tuple(_broken_worst(listed, tokenizer, tokenizers, num_broken) for tokenizer in tokenizers),
@@ -149,9 +147,9 @@ def report_on(
 class _Tally:
     """Sums of one vocabulary."""
 
-    def __init__(self, tokenizer: WordPieceTokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self.lower_case = tokenizer.lower_case
+        self.folding = (tokenizer.lower_case, tokenizer.strip_accents)
         self.words = self.tokens = self.unknown = self.split = 0
         self._used = np.zeros(len(tokenizer.vocabulary), bool)
 
@@ -168,7 +166,7 @@ class _Tally:
         vocabulary = self._tokenizer.vocabulary
         return Fit(
             name=vocabulary.source,
-            lower_case=self.lower_case,
+            lower_case=self._tokenizer.lower_case,
             size=len(vocabulary),
             used=int(self._used.sum()),
             capitals=sum(token != token.lower() and not token.startswith("[") for token in vocabulary.tokens),
@@ -180,11 +178,11 @@ class _Tally:
 
 
 class _WordCounter:
-    """Counts the different words of texts in one case."""
+    """Counts the different words of texts, lower-cased and without accents or not."""
 
-    def __init__(self, tokenizer: WordPieceTokenizer, tallies: list[_Tally], max_different: int) -> None:
+    def __init__(self, folding: tuple[bool, bool], tallies: list[_Tally], max_different: int) -> None:
         self.counts: Counter[bytes] = Counter()
-        self._spaced = _word_spacer(tokenizer)
+        self._spaced = _word_spacer(*folding)
         self._tallies = tallies
         self._max_different = max_different
 
@@ -204,15 +202,15 @@ class _WordCounter:
                 tally.add(words, counts)
 
 
-def _word_spacer(tokenizer: WordPieceTokenizer) -> Callable[[tf.Tensor], tf.Tensor]:
+def _word_spacer(lower_case: bool, strip_accents: bool) -> Callable[[tf.Tensor], tf.Tensor]:
     """Texts, string [batch], to normalized texts with a space on both sides of whatever ends a word."""
     return tf.function(
-        lambda texts: tf.strings.regex_replace(tokenizer.normalize(texts), WORD_DELIMITER, r" \0 "),
+        lambda texts: tf.strings.regex_replace(normalize(texts, lower_case, strip_accents), WORD_DELIMITER, r" \0 "),
         input_signature=[tf.TensorSpec([None], tf.string)],
     )
 
 
-def _cut(tokenizer: WordPieceTokenizer, words: list[bytes]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _cut(tokenizer: Tokenizer, words: list[bytes]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Token ids of all words in a row; the number of each word's tokens; for each word whether it is unknown."""
     tokens = tokenizer.tokenize(tf.constant(words, tf.string))
     ids = tokens.flat_values.numpy()
@@ -222,7 +220,7 @@ def _cut(tokenizer: WordPieceTokenizer, words: list[bytes]) -> tuple[np.ndarray,
 
 
 def _broken_worst(
-    counted: Counter[bytes], breaking: WordPieceTokenizer, tokenizers: Sequence[WordPieceTokenizer], num: int
+    counted: Counter[bytes], breaking: Tokenizer, tokenizers: Sequence[Tokenizer], num: int
 ) -> tuple[BrokenWord, ...]:
     """The words that `breaking` breaks worst: by count times pieces, where an unknown word's characters are pieces."""
     worst: list[tuple[int, bytes, int]] = []
@@ -239,7 +237,7 @@ def _broken_worst(
     )
 
 
-def _pieces(tokenizer: WordPieceTokenizer, words: list[bytes]) -> list[tuple[str, ...]]:
+def _pieces(tokenizer: Tokenizer, words: list[bytes]) -> list[tuple[str, ...]]:
     tokens = tokenizer.vocabulary.tokens
     rows = tokenizer.tokenize(tf.constant(words, tf.string)).to_list()
     return [tuple(tokens[token] for token in row) for row in rows]

@@ -5,7 +5,9 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
@@ -33,6 +35,8 @@ class Vocabulary:
 
     tokens: tuple[str, ...]
     source: str = "vocabulary"
+    file_name: ClassVar[str] = "vocab.txt"
+    """In a data directory and a model directory, as Hugging Face calls it."""
 
     def __post_init__(self) -> None:
         if missing := [token for token in SPECIAL_TOKENS if token not in self._ids]:
@@ -82,7 +86,16 @@ class Vocabulary:
         """Id of `[MASK]`."""
         return self._ids[MASK]
 
+    def lower_case_or(self, setting: bool) -> bool:
+        """Whether text is lower-cased: as the setting says, for the file does not say it."""
+        return setting
+
     @functools.cached_property
+    def continues_word(self) -> np.ndarray:
+        """Bool [size]: tokens that belong to the word of the token before them."""
+        return np.array([token.startswith("##") for token in self.tokens])
+
+    @property
     def _bytes(self) -> bytes:
         return "".join(f"{token}\n" for token in self.tokens).encode()
 
@@ -117,7 +130,7 @@ class Vocabulary:
             line = error.object.count(b"\n", 0, error.start) + 1
             raise InputError(
                 f"{path}: line {line} is not UTF-8 (byte {error.object[error.start]:#04x}); expected UTF-8 text, one "
-                "token a line"
+                "token a line (the name of a SentencePiece model ends with .model)"
             ) from error
         # Not splitlines: a vocabulary may hold U+2028 and its like as tokens.
         lines = [line.removesuffix("\r") for line in text.split("\n")]

@@ -7,17 +7,12 @@ characters, which the original does not, so the first steps are separate operati
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-from tf_bert.errors import InputError
-from tf_bert.files import read_json, write_json
-from tf_bert.tokenization.vocab import SPECIAL_TOKENS, UNK, Vocabulary
+from tf_bert.tokenization.vocab import UNK, Vocabulary
 
-VOCABULARY_FILE = "vocab.txt"
-TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 MAX_CHARS_PER_WORD = 200
 """Longer words become one `[UNK]`."""
 
@@ -50,7 +45,7 @@ class WordPieceTokenizer:
 
     def __init__(self, vocabulary: Vocabulary, lower_case: bool, portable: bool = False) -> None:
         self.vocabulary = vocabulary
-        self.lower_case = lower_case
+        self.lower_case = self.strip_accents = lower_case
         self._portable = portable
         if portable:
             tokens = tf.constant(vocabulary.tokens)
@@ -79,58 +74,25 @@ class WordPieceTokenizer:
         Returns:
           int32 [batch, (tokens)].
         """
-        words = _without_long_words(self.normalize(text))
-        return tf.cast(_two_dimensional(self._tokenizer.tokenize(words)), tf.int32)
-
-    def normalize(self, text: tf.Tensor) -> tf.Tensor:
-        """The text before it is cut into words: cleaned, and for uncased vocabularies lower-cased without accents."""
         if self._portable:  # what a server is sent may be anything; a corpus has been read as UTF-8 before
             text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="ignore")
-        text = tf.strings.regex_replace(text, _OTHER_WHITESPACE, " ")
-        text = tf.strings.regex_replace(text, _REMOVED, "")
-        if self.lower_case:
-            text = tf_text.normalize_utf8(tf.strings.lower(text, encoding="utf-8"), "NFD")
-            text = tf.strings.regex_replace(text, _ACCENTS, "")
-        return text
+        words = _without_long_words(normalize(text, self.lower_case, self.strip_accents))
+        return tf.cast(_two_dimensional(self._tokenizer.tokenize(words)), tf.int32)
 
     def to_text(self, ids: Sequence[int]) -> str:
         """Joins tokens for people to read: `em ##bed` becomes `embed`."""
         return " ".join(self.vocabulary.tokens[token] for token in ids).replace(" ##", "")
 
-    def save(self, directory: Path) -> None:
-        """Writes the files that `load_tokenizer` reads, see `save_tokenizer`."""
-        save_tokenizer(directory, self.vocabulary, self.lower_case)
 
-
-def save_tokenizer(directory: Path, vocabulary: Vocabulary, lower_case: bool) -> None:
-    """Writes `vocab.txt` and `tokenizer_config.json`, with Hugging Face's names.
-
-    Raises:
-      InputError: if the operating system refuses to write.
-    """
-    vocabulary.save(directory / VOCABULARY_FILE)
-    settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": lower_case}
-    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL_TOKENS, strict=True))
-    write_json(directory / TOKENIZER_CONFIG_FILE, {**settings, **names})
-
-
-def load_tokenizer(directory: Path, portable: bool = False) -> WordPieceTokenizer:
-    """Opens the tokenizer of a data directory or a model directory.
-
-    Raises:
-      InputError: if a file is missing or damaged, or asks for what this tokenizer does not do.
-    """
-    path = directory / TOKENIZER_CONFIG_FILE
-    settings = read_json(path)
-    lower_case = settings.get("do_lower_case") if isinstance(settings, dict) else None
-    if not isinstance(lower_case, bool):
-        raise InputError(f"{path}: do_lower_case is {lower_case!r}, expected true or false; add it")
-    for key, wanted in {"strip_accents": lower_case, "tokenize_chinese_chars": True}.items():
-        if settings.get(key) not in (None, wanted):
-            raise InputError(
-                f"{path}: {key} is {settings[key]!r}, expected {wanted!r}, as the original BERT tokenizer does it"
-            )
-    return WordPieceTokenizer(Vocabulary.load(directory / VOCABULARY_FILE), lower_case, portable)
+def normalize(text: tf.Tensor, lower_case: bool, strip_accents: bool) -> tf.Tensor:
+    """Texts, string [batch], before they are cut into words: cleaned; lower-cased and without accents if asked for."""
+    text = tf.strings.regex_replace(text, _OTHER_WHITESPACE, " ")
+    text = tf.strings.regex_replace(text, _REMOVED, "")
+    if lower_case:
+        text = tf.strings.lower(text, encoding="utf-8")
+    if strip_accents:
+        text = tf.strings.regex_replace(tf_text.normalize_utf8(text, "NFD"), _ACCENTS, "")
+    return text
 
 
 def _without_long_words(text: tf.Tensor) -> tf.Tensor:
