@@ -69,12 +69,16 @@ def _prepare(arguments: Sequence[str]) -> None:
     from tf_bert.config import PrepareConfig
 
     config = _read_config(PrepareConfig, "prepare", arguments)
-    from tf_bert.pretraining_data.build import build
-    from tf_bert.pretraining_data.engines import local_executor
-    from tf_bert.run_log import byte_progress
+    from tf_bert.pretraining_data.engines import open_engine
 
-    with local_executor(config.workers) as executor:
+    with open_engine(config) as (config, executor):
+        # TensorFlow comes with it: a cluster that is not there is told before.
+        from tf_bert.pretraining_data.build import build
+        from tf_bert.run_log import byte_progress
+
         manifest = build(config, executor, progress=byte_progress)
+    if manifest is None:  # the share of an array job's task is done, others are not
+        return
     if manifest.dropped:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in manifest.dropped.items())
         print(f"{config.output_dir}: of {manifest.documents:,} documents were left out: {reasons}")

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -37,14 +38,26 @@ def fsync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+def own_partial(path: Path) -> Path:
+    """A name for the unfinished `path` that no other process uses, on whatever machine.
+
+    Where a process is killed the file stays, so this is for directories that are removed as a whole later on.
+    """
+    return path.with_name(f"{path.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
+
+
 @contextlib.contextmanager
-def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
+def atomic_writer(path: Path, contended: bool = False) -> Iterator[IO[bytes]]:
     """A binary file that appears under `path` only once it is written whole and on disk.
+
+    Args:
+      path: the file.
+      contended: several processes may write the same file at once; the last one wins. See `own_partial`.
 
     Raises:
       InputError: if the operating system refuses to write.
     """
-    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    partial = own_partial(path) if contended else path.with_name(path.name + PARTIAL_SUFFIX)
     with reporting_disk_errors(path):
         try:
             with open(partial, "wb") as file:
@@ -58,9 +71,9 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
             raise
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as indented JSON, atomically."""
-    with atomic_writer(path) as file:
+def write_json(path: Path, value: Any, contended: bool = False) -> None:
+    """Writes `value` as indented JSON, as `atomic_writer` does."""
+    with atomic_writer(path, contended) as file:
         file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 

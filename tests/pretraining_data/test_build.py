@@ -6,6 +6,8 @@ import fcntl
 import json
 import math
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,14 +18,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builds import files_of, start_build
+from builds import command, files_of, start_build
 
 from tf_bert.config import PrepareConfig, to_dict
 from tf_bert.corpus.reader import read_documents
 from tf_bert.corpus.sentences import SentenceSplitter
 from tf_bert.errors import InputError, UsageError
 from tf_bert.pretraining_data import shards
-from tf_bert.pretraining_data.build import LOCK_FILE, WORK_DIR, build, unigram_loss
+from tf_bert.pretraining_data.build import build, unigram_loss
+from tf_bert.pretraining_data.claim import LOCK_FILE, WORK_DIR
 from tf_bert.pretraining_data.dataset import read_shard
 from tf_bert.pretraining_data.manifest import MANIFEST_FILE, SPLITS, read_manifest
 from tf_bert.pretraining_data.schema import parse_row
@@ -337,6 +340,43 @@ def test_a_full_disk_is_one_line_and_the_build_goes_on_later(
     assert not (tmp_path / "data" / MANIFEST_FILE).exists()
     build(config)
     assert files_of(tmp_path / "data") == files_of(data_dir)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 1 MB."""
+    mount_point = tmp_path / "disk"
+    mount_point.mkdir()
+    mounting = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mount_point)]
+    if not shutil.which("mount") or subprocess.run(mounting, capture_output=True).returncode:
+        pytest.skip("this user may not mount a file system")
+    yield mount_point
+    subprocess.run(["umount", str(mount_point)], check=True)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_disk_that_fills_during_the_second_pass(prepare_config, small_disk, data_dir, monkeypatch, workers):
+    config = prepare_config(small_disk / "data")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_after(patch, 4)
+        build(config)
+    with contextlib.suppress(OSError), open(small_disk / "others", "wb") as file:
+        while True:
+            file.write(bytes(4096))
+            file.flush()
+    os.truncate(small_disk / "others", (small_disk / "others").stat().st_size - 5 * 4096)  # less than a shard
+    done = subprocess.run(command(config, workers=workers), capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.fullmatch(
+        rf"tf-bert prepare: {small_disk}/data/\S+: cannot be written: .*No space left on device.*; free space or "
+        r"choose another directory\n",
+        done.stderr,
+    ), done.stderr
+    assert not (small_disk / "data" / MANIFEST_FILE).exists()
+    assert 4 <= len(list((small_disk / "data" / WORK_DIR / "entries").glob("*.json"))) < 10
+    (small_disk / "others").unlink()
+    build(config)
+    assert files_of(small_disk / "data") == files_of(data_dir)
 
 
 def test_no_document_held_out(prepare_config, tmp_path):

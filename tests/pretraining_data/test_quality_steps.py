@@ -16,7 +16,8 @@ from tf_bert.cli import main
 from tf_bert.config import PrepareConfig
 from tf_bert.errors import InputError
 from tf_bert.files import sha256_of
-from tf_bert.pretraining_data.build import WORK_DIR, build
+from tf_bert.pretraining_data.build import build
+from tf_bert.pretraining_data.claim import WORK_DIR
 from tf_bert.pretraining_data.manifest import Manifest, read_manifest
 
 ALL_STEPS: dict[str, Any] = {

@@ -225,11 +225,48 @@ class PrepareConfig(CorpusConfig):
     """Seed of everything random in the build."""
     workers: NonNegativeInt = 1
     """Processes that build; 0 means one a core. Their number changes no byte of the output."""
+    engine: Literal["local", "dask", "mpi"] = "local"
+    """Who builds: processes on this machine, the workers of a dask cluster, or the ranks that mpirun started."""
+    scheduler: str | None = None
+    """dask: the scheduler's address, e.g. tcp://host:8786; null: what DASK_SCHEDULER_ADDRESS says."""
+    scheduler_file: str | None = None
+    """dask: the file that `dask scheduler --scheduler-file` has written, in the place of an address."""
+    task_index: NonNegativeInt | None = None
+    """Array jobs: which of num_tasks this process is, from 0."""
+    num_tasks: PositiveInt = 1
+    """Array jobs: how many processes, each started on its own, build the directory together."""
+    wait_minutes: NonNegativeFloat = 60.0
+    """Array jobs: wait this long for the other tasks to have read their input."""
 
     def __post_init__(self) -> None:
         if self.validation_fraction >= 1.0:
             raise ValueError("validation_fraction 1.0 leaves nothing to train on; choose e.g. 0.01")
+        _check_engine(self)
         _check_spans(self)
+
+
+def _check_engine(config: PrepareConfig) -> None:
+    named = config.scheduler or config.scheduler_file
+    if named and config.engine != "dask":
+        raise ValueError(f"a scheduler, {named}, is named but engine is {config.engine}; set it to dask")
+    if config.scheduler and config.scheduler_file:
+        raise ValueError(f"scheduler {config.scheduler} and scheduler_file {config.scheduler_file}: name one of them")
+    if config.engine != "local" and config.workers != 1:
+        raise ValueError(
+            f"workers {config.workers} counts processes of engine local; engine {config.engine} has as many as the "
+            "cluster was started with, so leave workers out"
+        )
+    if config.num_tasks == 1:
+        if config.task_index:
+            raise ValueError(f"task_index {config.task_index} is of how many? set num_tasks too")
+        return
+    if config.engine != "local":
+        raise ValueError(f"num_tasks {config.num_tasks} needs engine local, found {config.engine}; choose one of them")
+    if config.task_index is None or config.task_index >= config.num_tasks:
+        found = "none" if config.task_index is None else config.task_index
+        raise ValueError(
+            f"task_index: found {found}, expected 0 to {config.num_tasks - 1}, as num_tasks is {config.num_tasks}"
+        )
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -1,6 +1,7 @@
 """What the corpus is made of."""
 
 import dataclasses
+from collections.abc import Callable
 
 MAX_DOCUMENT_BYTES = 64 << 20
 """No document or line of text may be longer: it would have to be held in memory whole."""
@@ -16,3 +17,7 @@ class Document:
     """The input file."""
     location: str
     """Where in it, for people: 'page "Anarchism"', 'line 12'."""
+
+
+OnDocument = Callable[[str], object]
+"""Called with the location of a document, as `Document` has it, before the document is read."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tf_bert.config import CorpusConfig
 from tf_bert.corpus.blocks import OnBytes
-from tf_bert.corpus.document import Document
+from tf_bert.corpus.document import Document, OnDocument
 from tf_bert.corpus.text import read_jsonl, read_text
 from tf_bert.corpus.wikipedia import read_wikipedia
 from tf_bert.errors import InputError
@@ -49,16 +49,18 @@ def list_input_files(config: CorpusConfig) -> list[Path]:
     return sorted(found)
 
 
-def read_file(path: Path, config: CorpusConfig, on_bytes: OnBytes | None = None) -> Iterator[Document]:
-    """Documents of one file, in the file's order; see `read_documents`."""
+def read_file(
+    path: Path, config: CorpusConfig, on_bytes: OnBytes | None = None, on_document: OnDocument | None = None
+) -> Iterator[Document]:
+    """Documents of one file, in the file's order; see `read_documents` and `OnDocument`."""
     if path.suffix.lower() in _OTHER_COMPRESSIONS:
         raise InputError(f"{path}: is compressed as {path.suffix}; expected plain or .bz2 files; decompress it first")
     form = _format_of(path) if config.format == "auto" else config.format
     if form == "wikipedia":
-        return read_wikipedia(path, on_bytes)
+        return read_wikipedia(path, on_bytes, on_document)
     if form == "jsonl":
-        return read_jsonl(path, on_bytes)
-    return read_text(path, config.document_separator == "file", on_bytes)
+        return read_jsonl(path, on_bytes, on_document)
+    return read_text(path, config.document_separator == "file", on_bytes, on_document)
 
 
 def read_documents(config: CorpusConfig, on_bytes: OnBytes | None = None) -> Iterator[Document]:

@@ -6,19 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from tf_bert.corpus.blocks import OnBytes, read_blocks
-from tf_bert.corpus.document import MAX_DOCUMENT_BYTES, Document
+from tf_bert.corpus.document import MAX_DOCUMENT_BYTES, Document, OnDocument
 from tf_bert.errors import InputError
 
 _LIMIT = f"{MAX_DOCUMENT_BYTES >> 20} MiB"
 
 
-def read_text(path: Path, by_file: bool, on_bytes: OnBytes | None = None) -> Iterator[Document]:
+def read_text(
+    path: Path, by_file: bool, on_bytes: OnBytes | None = None, on_document: OnDocument | None = None
+) -> Iterator[Document]:
     """Documents of a text file. Holds one document at a time.
 
     Args:
       path: UTF-8 text; a byte order mark and Windows line ends are understood.
       by_file: the file is one document; otherwise blank lines separate documents.
       on_bytes: see `read_blocks`.
+      on_document: see `OnDocument`.
 
     Raises:
       InputError: if a byte is not UTF-8 or a document is longer than `MAX_DOCUMENT_BYTES`.
@@ -27,7 +30,10 @@ def read_text(path: Path, by_file: bool, on_bytes: OnBytes | None = None) -> Ite
     size = first = 0
     for number, line in read_lines(path, on_bytes):
         if line.strip():
-            first = first or number
+            if not lines:
+                first = number
+                if on_document:
+                    on_document(f"line {number}")
             lines.append(line)
             size += len(line)
             if size > MAX_DOCUMENT_BYTES:
@@ -37,22 +43,25 @@ def read_text(path: Path, by_file: bool, on_bytes: OnBytes | None = None) -> Ite
                 )
         elif lines and not by_file:
             yield Document("\n".join(lines), str(path), f"line {first}")
-            lines, size, first = [], 0, 0
+            lines, size = [], 0
     if lines:
         yield Document("\n".join(lines), str(path), f"line {first}")
 
 
-def read_jsonl(path: Path, on_bytes: OnBytes | None = None) -> Iterator[Document]:
+def read_jsonl(
+    path: Path, on_bytes: OnBytes | None = None, on_document: OnDocument | None = None
+) -> Iterator[Document]:
     """Documents of a JSONL file: the string `text` of the object on each line.
 
     Args:
       path: UTF-8 text.
       on_bytes: see `read_blocks`.
+      on_document: see `OnDocument`.
 
     Raises:
       InputError: if a line is not UTF-8, is not a JSON object or has no string `text`.
     """
-    for number, record in read_json_lines(path, on_bytes):
+    for number, record in read_json_lines(path, on_bytes, on_document):
         if not isinstance(record, dict):
             raise InputError(
                 f"{path}: line {number}: found a JSON {type(record).__name__}, expected an object with text"
@@ -65,7 +74,9 @@ def read_jsonl(path: Path, on_bytes: OnBytes | None = None) -> Iterator[Document
             yield Document(_without_surrogates(text), str(path), f"line {number}")
 
 
-def read_json_lines(path: Path, on_bytes: OnBytes | None = None) -> Iterator[tuple[int, Any]]:
+def read_json_lines(
+    path: Path, on_bytes: OnBytes | None = None, on_line: OnDocument | None = None
+) -> Iterator[tuple[int, Any]]:
     """The values of a JSONL file and the numbers of their lines; blank lines are passed over.
 
     Raises:
@@ -74,6 +85,8 @@ def read_json_lines(path: Path, on_bytes: OnBytes | None = None) -> Iterator[tup
     for number, line in read_lines(path, on_bytes):
         if not line.strip():
             continue
+        if on_line:
+            on_line(f"line {number}")
         try:
             yield number, json.loads(line)
         except (ValueError, RecursionError) as error:

@@ -7,7 +7,7 @@ from typing import NoReturn
 from xml.parsers import expat
 
 from tf_bert.corpus.blocks import BLOCK_BYTES, OnBytes, read_blocks
-from tf_bert.corpus.document import Document
+from tf_bert.corpus.document import Document, OnDocument
 from tf_bert.corpus.wikitext import to_plain_text
 from tf_bert.errors import InputError
 
@@ -21,18 +21,21 @@ _MAX_TAG_BYTES = 1 << 20
 _MAX_DEPTH = 32
 
 
-def read_wikipedia(path: Path, on_bytes: OnBytes | None = None) -> Iterator[Document]:
+def read_wikipedia(
+    path: Path, on_bytes: OnBytes | None = None, on_document: OnDocument | None = None
+) -> Iterator[Document]:
     """Articles of a dump as plain text. Holds one page at a time.
 
     Args:
       path: `.xml` or `.xml.bz2`.
       on_bytes: see `read_blocks`.
+      on_document: see `OnDocument`; called for pages that are no articles too.
 
     Raises:
       InputError: if the file is damaged or cut off, is no MediaWiki export, defines a DTD or entities, or holds
         a page, a tag or a nesting beyond measure.
     """
-    parser = _DumpParser(path)
+    parser = _DumpParser(path, on_document)
     for block in read_blocks(path, on_bytes):
         parser.feed(block)
         yield from parser.take()
@@ -43,8 +46,9 @@ def read_wikipedia(path: Path, on_bytes: OnBytes | None = None) -> Iterator[Docu
 class _DumpParser:
     """Collects finished articles while it is fed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, on_document: OnDocument | None) -> None:
         self._path = path
+        self._on_document = on_document
         self._documents: list[Document] = []
         self._namespaces: dict[str, str] = {}
         self._fed = 0
@@ -142,6 +146,8 @@ class _DumpParser:
             self._namespaces[self._namespace_key] = "".join(self._pieces)
         elif name == "title":
             self._page[name] = " ".join("".join(self._pieces).split())
+            if self._on_document:
+                self._on_document(f'page "{self._page[name]}"')
         elif name in ("ns", "text"):  # of several revisions, the last counts
             self._page[name] = "".join(self._pieces)
         elif name == "page":

@@ -22,10 +22,11 @@ import numpy as np
 from tf_bert.config import PrepareConfig, QualityConfig
 from tf_bert.corpus.quality import QualityFilter
 from tf_bert.corpus.reader import read_file
-from tf_bert.files import atomic_writer, read_json, reporting_disk_errors, write_json
+from tf_bert.files import atomic_writer, own_partial, read_json, reporting_disk_errors, write_json
 from tf_bert.pretraining_data.duplicates import SignatureWriter
 from tf_bert.pretraining_data.hashing import Stream, below, hash_words, text_key, uniform
 from tf_bert.pretraining_data.manifest import TRAIN, VALIDATION
+from tf_bert.pretraining_data.notes import NOTE_SUFFIX, noting
 
 BUFFER_BYTES = 8 << 20
 GROUP_BYTES = 64 << 20
@@ -110,16 +111,23 @@ def scatter(
     Raises:
       InputError: if an input file, or one with n-grams to exclude, is damaged, or the disk refuses.
     """
-    if _index_path(spill).exists():
+    if is_complete(spill):
         return
     quality = _filter(config.quality, tuple(Path(name).stat().st_mtime_ns for name in config.quality.exclude))
     finds_near_duplicates = config.quality.near_duplicate_threshold is not None
     documents, dropped = 0, Counter[str]()
     with contextlib.ExitStack() as stack:
+        note = stack.enter_context(noting(spill.with_suffix(NOTE_SUFFIX), str(files[0]), "its beginning"))
+
+        def on_block(size: int) -> None:
+            note.write()  # a document that goes on over a block is long
+            if on_bytes:
+                on_bytes(size)
+
         writer = stack.enter_context(_SpillWriter(spill, len(plan)))
         signatures = stack.enter_context(SignatureWriter(spill, config.quality)) if finds_near_duplicates else None
         for path in files:
-            for document in read_file(path, config, on_bytes):
+            for document in read_file(path, config, on_block, functools.partial(note.at, str(path))):
                 documents += 1
                 if reason := quality.reason(document.text):
                     dropped[reason] += 1
@@ -128,7 +136,7 @@ def scatter(
                 writer.add(plan.bucket_of(text, config), text)
                 if signatures:
                     signatures.add(document.text)
-        write_json(_counts_path(spill), {"documents": documents, "dropped": dropped})
+        write_json(_counts_path(spill), {"documents": documents, "dropped": dropped}, contended=True)
 
 
 @functools.lru_cache(1)
@@ -141,24 +149,28 @@ class _SpillWriter:
     """A spill file in the making. Leaving the context without an error writes its index and so completes it."""
 
     def __init__(self, path: Path, buckets: int) -> None:
-        self._path = path
+        self._path, self._partial = path, own_partial(path)
         self._buffer: list[list[bytes]] = [[] for _ in range(buckets)]
         self._buffered = 0
         self._runs: list[np.ndarray] = []
         with reporting_disk_errors(path):
-            self._file = open(path, "wb")  # noqa: SIM115, closed by __exit__
+            self._file = open(self._partial, "wb")  # noqa: SIM115, closed by __exit__
 
     def __enter__(self) -> "_SpillWriter":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # Closing writes what is still buffered, so it fails once more where a write has failed.
-        with reporting_disk_errors(self._path), self._file:
-            if kind is not None:
-                return
-            self._write_run()
-            os.fsync(self._file.fileno())
-        with atomic_writer(_index_path(self._path)) as file:
+        try:
+            # Closing writes what is still buffered, so it fails once more where a write has failed.
+            with reporting_disk_errors(self._path), self._file:
+                if kind is not None:
+                    return
+                self._write_run()
+                os.fsync(self._file.fileno())
+                os.replace(self._partial, self._path)
+        finally:
+            self._partial.unlink(missing_ok=True)
+        with atomic_writer(_index_path(self._path), contended=True) as file:
             np.save(file, np.stack(self._runs))
 
     def add(self, bucket: int, text: bytes) -> None:
@@ -186,6 +198,11 @@ def _index_path(spill: Path) -> Path:
 
 def _counts_path(spill: Path) -> Path:
     return spill.with_suffix(".json")
+
+
+def is_complete(spill: Path) -> bool:
+    """Whether the task that writes a spill has come to its end."""
+    return _index_path(spill).exists()
 
 
 def count_documents(spills: list[Path]) -> tuple[int, Counter[str]]:

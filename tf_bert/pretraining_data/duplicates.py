@@ -21,7 +21,7 @@ import numpy as np
 from tf_bert.config import QualityConfig
 from tf_bert.corpus.quality import ngram_hashes, word_hashes
 from tf_bert.errors import InputError
-from tf_bert.files import PARTIAL_SUFFIX, atomic_writer, reporting_disk_errors
+from tf_bert.files import atomic_writer, own_partial, reporting_disk_errors
 from tf_bert.pretraining_data.hashing import hash_words, text_key
 
 EXACT = "exact duplicate"
@@ -75,7 +75,7 @@ class SignatureWriter:
         self._hasher = MinHasher(config)
         self._record = _record(config)
         self._path = _signatures_path(spill)
-        self._partial = _own(self._path)
+        self._partial = own_partial(self._path)
         with reporting_disk_errors(self._path):
             self._file = open(self._partial, "wb")  # noqa: SIM115, closed by __exit__
 
@@ -98,11 +98,6 @@ class SignatureWriter:
         if signature is not None:
             with reporting_disk_errors(self._path):
                 self._file.write(np.array((text_key(text.encode()), signature), self._record).tobytes())
-
-
-def _own(path: Path) -> Path:
-    # The same task may run twice at once, where an engine took its first worker for dead.
-    return path.with_name(f"{path.name}-{os.getpid()}{PARTIAL_SUFFIX}")
 
 
 def _signatures_path(spill: Path) -> Path:
@@ -131,7 +126,7 @@ def find_near_duplicates(spills: Sequence[Path], config: QualityConfig, path: Pa
     # A document's number is the rank of its key, so that nothing depends on the order of reading.
     keys, rows = np.unique(signatures.keys(), return_index=True)
     clusters = _Clusters(len(keys))
-    with _band_hashes(signatures, _own(path), threshold) as hashes:
+    with _band_hashes(signatures, own_partial(path), threshold) as hashes:
         for band in hashes:
             for group in _groups(band[rows]):
                 if not clusters.are_one(group):

@@ -11,7 +11,7 @@ import itertools
 import os
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +21,13 @@ import tensorflow as tf
 from tf_bert.config import PrepareConfig
 from tf_bert.corpus.sentences import SentenceSplitter
 from tf_bert.errors import InputError
-from tf_bert.files import PARTIAL_SUFFIX, atomic_writer, fsync_directory, reporting_disk_errors, write_json
+from tf_bert.files import atomic_writer, fsync_directory, own_partial, reporting_disk_errors, write_json
 from tf_bert.pretraining_data.buckets import read_bucket
 from tf_bert.pretraining_data.duplicates import drop_duplicates
 from tf_bert.pretraining_data.hashing import HashRandom, Stream, hash_words, permutation, text_key
 from tf_bert.pretraining_data.manifest import Counts, Lengths, Shard
 from tf_bert.pretraining_data.masking import Masking
+from tf_bert.pretraining_data.notes import NOTE_SUFFIX, NoteWriter, noting
 from tf_bert.pretraining_data.original import mask_rows
 from tf_bert.pretraining_data.packing import Rows, pack
 from tf_bert.pretraining_data.pairs import Pairs, TokenizedDocuments, make_pairs, make_segments
@@ -88,9 +89,14 @@ def build_shard(task: ShardTask) -> ShardEntry:
       InputError: if the disk refuses.
     """
     output_dir = Path(task.config.output_dir)
-    entry_path = task.entry_dir / f"{task.name}.json"
-    if done := _read_entry(entry_path, output_dir):
-        return done
+    entry = read_entry(task.entry_dir, task.name)
+    if entry and _matches(entry.shard, output_dir):
+        return entry
+    with noting(task.entry_dir / f"{task.name}{NOTE_SUFFIX}", task.name, "its documents, being read") as note:
+        return _build(task, output_dir, note)
+
+
+def _build(task: ShardTask, output_dir: Path, note: NoteWriter) -> ShardEntry:
     if task.threads is not None:
         _limit_threads(task.threads)
     tokenizer = _tokenizer(output_dir, task.vocabulary_sha256)
@@ -100,13 +106,14 @@ def build_shard(task: ShardTask) -> ShardEntry:
     dropped = Counter[str]()
     if task.config.quality.drop_exact_duplicates:
         texts, dropped = drop_duplicates(texts, task.near_duplicates)
-    documents = _tokenize(texts, _splitter(task.config), tokenizer)
+    documents = _tokenize(texts, _splitter(task.config), tokenizer, functools.partial(note.at, task.name))
+    note.at(task.name, f"the rows of its {len(texts):,} documents")
     random = HashRandom(Stream.PAIRS, seed, task.bucket)
     pairs = Pairs.joined([_examples(documents, task.config, random) for _ in range(task.passes)])
     rows = pack(pairs.lengths, task.config.max_seq_length, examples_per_row(task.config))
     order = permutation(hash_words(Stream.ROW_ORDER, seed, task.bucket, np.arange(len(rows))))
     serialized = _serialized(_features(documents.tokens, pairs, rows, order, vocabulary), task, vocabulary)
-    shard = _write_shard(output_dir / f"{task.name}.tfrecord", serialized)
+    shard = _write_shard(output_dir / f"{task.name}.tfrecord", task.entry_dir, serialized)
     counts = Counts(
         documents=len(documents.document_offsets) - 1,
         sentences=len(documents.sentence_offsets) - 1,
@@ -118,11 +125,11 @@ def build_shard(task: ShardTask) -> ShardEntry:
     )
     row_lengths = np.add.reduceat(pairs.lengths[rows.examples], rows.offsets[:-1]) if len(rows) else pairs.lengths
     lengths = Lengths.of(pairs.lengths, row_lengths, task.config.max_seq_length)
-    with atomic_writer(_token_counts_path(task.entry_dir, task.name)) as file:
+    with atomic_writer(_token_counts_path(task.entry_dir, task.name), contended=True) as file:
         np.save(file, _count_tokens(documents.tokens, pairs, len(vocabulary)))
     dropped[NO_TOKEN] = len(texts) - counts.documents
     entry = ShardEntry(shard, counts, lengths, dict(dropped))
-    write_json(entry_path, dataclasses.asdict(entry))
+    write_json(_entry_path(task.entry_dir, task.name), dataclasses.asdict(entry), contended=True)
     return entry
 
 
@@ -149,14 +156,24 @@ def _count_tokens(tokens: np.ndarray, pairs: Pairs, vocab_size: int) -> np.ndarr
     return np.bincount(tokens, weights=covered, minlength=vocab_size).astype(np.int64)
 
 
-def _read_entry(path: Path, output_dir: Path) -> ShardEntry | None:
-    """The entry at `path`, if there is one and the shard is as it says."""
+def read_entry(entry_dir: Path, name: str) -> ShardEntry | None:
+    """What the task of the shard `name` reported, if it has come to its end."""
     try:
-        entry = pydantic.TypeAdapter(ShardEntry).validate_json(path.read_bytes())
-        shard_matches = not entry.shard.records or _crc32(output_dir / entry.shard.name) == entry.shard.crc32
+        return pydantic.TypeAdapter(ShardEntry).validate_json(_entry_path(entry_dir, name).read_bytes())
     except (OSError, pydantic.ValidationError):
         return None
-    return entry if shard_matches else None
+
+
+def _entry_path(entry_dir: Path, name: str) -> Path:
+    return entry_dir / f"{name}.json"
+
+
+def _matches(shard: Shard, output_dir: Path) -> bool:
+    """Whether the file is as `shard` says."""
+    try:
+        return not shard.records or _crc32(output_dir / shard.name) == shard.crc32
+    except OSError:
+        return False
 
 
 @functools.cache
@@ -183,11 +200,16 @@ def _in_order(texts: list[bytes], seed: int) -> list[bytes]:
     return sorted(texts, key=lambda text: (hash_words(Stream.DOCUMENT_ORDER, seed, text_key(text)), text))
 
 
-def _tokenize(texts: list[bytes], splitter: SentenceSplitter, tokenizer: Tokenizer) -> TokenizedDocuments:
+def _tokenize(
+    texts: list[bytes],
+    splitter: SentenceSplitter,
+    tokenizer: Tokenizer,
+    on_document: Callable[[bytes], None],
+) -> TokenizedDocuments:
     tokens: list[np.ndarray] = [np.zeros(0, np.int32)]
     lengths: list[np.ndarray] = [np.zeros(0, np.int64)]
     owners: list[np.ndarray] = [np.zeros(0, np.int64)]
-    for sentences, documents in _batches_of_sentences(texts, splitter):
+    for sentences, documents in _batches_of_sentences(texts, splitter, on_document):
         ragged = tokenizer.tokenize(tf.constant(sentences, tf.string))
         tokens.append(ragged.flat_values.numpy())
         lengths.append(ragged.row_lengths().numpy())
@@ -200,11 +222,14 @@ def _tokenize(texts: list[bytes], splitter: SentenceSplitter, tokenizer: Tokeniz
     )
 
 
-def _batches_of_sentences(texts: list[bytes], splitter: SentenceSplitter) -> Iterator[tuple[list[str], list[int]]]:
+def _batches_of_sentences(
+    texts: list[bytes], splitter: SentenceSplitter, on_document: Callable[[bytes], None]
+) -> Iterator[tuple[list[str], list[int]]]:
     """Sentences and, for each, the index of its document; few at a time, for strings take much memory."""
     sentences: list[str] = []
     documents: list[int] = []
     for index, text in enumerate(texts):
+        on_document(text)
         for sentence in splitter.split(text.decode()):
             sentences.append(sentence)
             documents.append(index)
@@ -273,9 +298,9 @@ def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1])
 
 
-def _write_shard(path: Path, rows: Iterator[bytes]) -> Shard:
+def _write_shard(path: Path, work_dir: Path, rows: Iterator[bytes]) -> Shard:
     """Writes rows as a TFRecord file that appears whole or not at all; none for no rows."""
-    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    partial = own_partial(work_dir / path.name)
     records = 0
     with reporting_disk_errors(path):
         try:
