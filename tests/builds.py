@@ -52,9 +52,9 @@ def command(config, **changes) -> list[str]:
     return words
 
 
-def start(words: list[str], **variables: str) -> subprocess.Popen:
+def start(words: list[str], cwd: Path | None = None, **variables: str) -> subprocess.Popen:
     return subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(**variables)
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, env=environment(**variables)
     )
 
 

@@ -1,6 +1,7 @@
 """Dumps, text and JSONL as documents; damage and danger as one line; bounded memory."""
 
 import bz2
+import contextlib
 import json
 import tracemalloc
 
@@ -8,7 +9,7 @@ import pytest
 
 from tf_bert.config import CorpusConfig
 from tf_bert.corpus import blocks, document
-from tf_bert.corpus.reader import list_input_files, read_documents
+from tf_bert.corpus.reader import list_input_files, read_documents, read_file
 from tf_bert.corpus.sentences import SentenceSplitter
 from tf_bert.errors import InputError, UsageError
 
@@ -107,6 +108,21 @@ def test_documents_know_where_they_come_from(write):
         (str(lines), "line 1"),
         (str(lines), "line 3"),
         (str(xml), 'page "One"'),
+    ]
+
+
+def test_documents_are_told_of_before_they_are_read(write):
+    text, lines = write("a.txt", "one\nmore\n\n\ntwo"), write("b.jsonl", '{"text": "x"}\n\n{"text": 3}\n')
+    xml = write("c.xml", dump(page("One", "First."), page("Talk", "Not an article.", ns=1)))
+    told: list[str] = []
+    for path in (text, lines, xml):
+        with contextlib.suppress(InputError):  # of the line without a text, which was told of, too
+            for found in read_file(path, CorpusConfig(input=str(path)), on_document=told.append):
+                told.append(f"read {found.location}")
+    assert told == [
+        *("line 1", "read line 1", "line 5", "read line 5"),
+        *("line 1", "read line 1", "line 3"),
+        *('page "One"', 'page "Talk"', 'read page "One"'),
     ]
 
 

@@ -58,6 +58,7 @@ def test_a_whole_build_goes_on_where_tasks_have_stopped(prepare_config, parts, t
     assert files_of(tmp_path / "data") == files_of(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_tasks_at_once_of_which_one_is_killed_and_started_again(data_dir, prepare_config, tmp_path, write_corpus):
     corpus = write_corpus(tmp_path / "corpus.txt", 2000)
     whole, config = (
