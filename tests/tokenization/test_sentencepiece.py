@@ -54,7 +54,7 @@ def test_ids_are_the_librarys_on_real_text(model, documents, shared_dir):
     graph = tf.function(SentencePieceTokenizer(model).tokenize, input_signature=[tf.TensorSpec([None], tf.string)])
     ours, theirs = graph(tf.constant(lines)).to_list(), library(model).encode(lines)
     differences = [(a, b) for a, b in zip(ours, theirs, strict=True) if a != b]
-    assert len(differences) < 0.005 * len(lines)
+    assert len(differences) < 0.01 * len(lines)
     assert all(is_tie(model, a, b) for a, b in differences)
 
 
