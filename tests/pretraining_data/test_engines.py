@@ -38,6 +38,11 @@ def larger(prepare_config, write_corpus, tmp_path_factory):
 # --- processes on this machine -------------------------------------------------------------------------------
 
 
+def workers_of(build_process: int) -> list[int]:
+    """The pool's workers, which multiprocessing forks from a server that the build has started."""
+    return [worker for server in children(build_process, b"forkserver") for worker in children(server, b"")]
+
+
 def test_two_processes_write_what_one_writes(data_dir, prepare_config, tmp_path):
     done = subprocess.run(command(prepare_config(tmp_path / "two"), workers=2), capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
@@ -51,8 +56,7 @@ def test_two_processes_write_what_one_writes(data_dir, prepare_config, tmp_path)
 def test_a_lost_worker_is_named_with_its_document_and_the_build_goes_on_later(larger, tmp_path, folder):
     make, expected = larger
     process = start(command(make(tmp_path / "lost"), workers=2))
-    # multiprocessing starts the pool's workers as `spawn_main`.
-    note = kill_at_a_document(tmp_path / "lost", lambda: children(process.pid, b"spawn_main"), folder)
+    note = kill_at_a_document(tmp_path / "lost", lambda: workers_of(process.pid), folder)
     _, complaint = process.communicate()
     assert process.returncode == 1
     assert ("corpus.txt: line " if folder == "_work" else "-of-00") in note.place
@@ -70,8 +74,8 @@ def test_a_lost_worker_is_named_with_its_document_and_the_build_goes_on_later(la
 def test_workers_end_with_their_parent(larger, tmp_path):
     make, _ = larger
     process = start(command(make(tmp_path / "data"), workers=2))
-    wait_until(lambda: len(children(process.pid, b"spawn_main")) == 2)
-    workers = children(process.pid, b"spawn_main")
+    wait_until(lambda: len(workers_of(process.pid)) == 2)
+    workers = workers_of(process.pid)
     process.kill()
     process.communicate()
     wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))

@@ -8,6 +8,7 @@ import dataclasses
 import logging
 import multiprocessing
 import multiprocessing.context
+import multiprocessing.forkserver
 import os
 import re
 import signal
@@ -68,18 +69,21 @@ def _notes(config: PrepareConfig) -> list[Note]:
 # --- processes on this machine -------------------------------------------------------------------------------
 
 
-class _RecordingContext(multiprocessing.context.SpawnContext):
+class _RecordingContext(multiprocessing.context.ForkServerContext):
     """Keeps the processes that were started, so that one can ask how they ended.
 
-    They are spawned: a forked copy of a process that runs TensorFlow's threads hangs.
+    They are forked from a server that has imported TensorFlow and done nothing with it: once for all of them, and they
+    share its memory. A copy of this process would hang, for here TensorFlow's threads run.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.started: list[multiprocessing.context.SpawnProcess] = []
+        self.started: list[multiprocessing.context.ForkServerProcess] = []
+        self.set_forkserver_preload(["tf_bert.pretraining_data.shards"])
+        multiprocessing.forkserver.ensure_running()  # its import and that of this process go on at the same time
 
-    def Process(self, *args: Any, **kwargs: Any) -> multiprocessing.context.SpawnProcess:  # type: ignore[override]
-        process = multiprocessing.context.SpawnProcess(*args, **kwargs)
+    def Process(self, *args: Any, **kwargs: Any) -> multiprocessing.context.ForkServerProcess:  # type: ignore[override]
+        process = multiprocessing.context.ForkServerProcess(*args, **kwargs)
         self.started.append(process)
         return process
 
