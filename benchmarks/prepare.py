@@ -136,9 +136,9 @@ def main() -> None:
 
 
 def _uncompressed_size(path: Path) -> int:
-    from tf_bert.corpus.blocks import read_blocks
+    from tf_bert.corpus.blocks import Part, read_blocks
 
-    return sum(len(block) for block in read_blocks(path))
+    return sum(len(block) for block in read_blocks(Part(path)))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def wikipedia_dump() -> Path:
-    """A real English Wikipedia dump excerpt (211 pages, 106 articles, 6.3 MB of XML), shipped by gensim."""
+    """A real English Wikipedia dump excerpt (206 pages, 106 articles, 6.3 MB of XML), shipped by gensim."""
     import gensim
 
     name = "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
@@ -29,12 +29,17 @@ def shared_dir() -> Path:
 def data_dir(wikipedia_dump, tmp_path_factory) -> Path:
     """A data directory made of the first articles of the excerpt: rows of 32 tokens, 600 tokens of vocabulary."""
     from tf_bert.config import PrepareConfig, VocabTrainConfig
+    from tf_bert.corpus.blocks import Part
+    from tf_bert.corpus.read_report import ReadReport
     from tf_bert.corpus.wikipedia import read_wikipedia
     from tf_bert.pretraining_data.build import build
     from tf_bert.tokenization.vocab import train_vocabulary
 
     directory = tmp_path_factory.mktemp("data")
-    texts = [document.text[:4000] for _, document in zip(range(24), read_wikipedia(wikipedia_dump), strict=False)]
+    texts = [
+        document.text[:4000]
+        for _, document in zip(range(24), read_wikipedia(Part(wikipedia_dump), ReadReport()), strict=False)
+    ]
     (directory / "articles.txt").write_text("\n\n".join(texts), encoding="utf-8")
     vocabulary = train_vocabulary(lambda: texts, VocabTrainConfig(input="unused", vocab_size=600))
     vocabulary.save(directory / "vocab.txt")

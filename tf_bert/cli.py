@@ -16,6 +16,7 @@ def _vocab_train(arguments: Sequence[str]) -> None:
     from tf_bert.config import VocabTrainConfig
 
     config = _read_config(VocabTrainConfig, "vocab train", arguments)
+    from tf_bert.corpus.read_report import ReadReport, tell_skipped
     from tf_bert.corpus.reader import list_input_files, read_documents
     from tf_bert.run_log import byte_progress
 
@@ -23,11 +24,14 @@ def _vocab_train(arguments: Sequence[str]) -> None:
     if not output.parent.is_dir():
         raise InputError(f"{output}: its directory {output.parent} does not exist; make it or choose another output")
     total = sum(path.stat().st_size for path in list_input_files(config))
+    report = ReadReport()
     is_wordpiece = config.kind == "wordpiece"
     with byte_progress(2 * total if is_wordpiece else total, "reading twice" if is_wordpiece else "reading") as bar:
 
         def texts() -> Iterator[str]:
-            return (document.text for document in read_documents(config, on_bytes=bar.update))
+            nonlocal report
+            report = ReadReport(config.max_skipped_documents)
+            return (document.text for document in read_documents(config, bar.update, report))
 
         if is_wordpiece:
             from tf_bert.tokenization.vocab import train_vocabulary
@@ -39,6 +43,8 @@ def _vocab_train(arguments: Sequence[str]) -> None:
             vocabulary = train_sentencepiece(texts(), config)
     vocabulary.save(output)
     print(f"{output}: {len(vocabulary):,} tokens")
+    if skipped := tell_skipped(report.skipped):
+        print(skipped)
     if len(vocabulary) < config.vocab_size:
         print(f"fewer than vocab_size {config.vocab_size:,}: the corpus has no more pieces that are frequent enough")
 
@@ -47,6 +53,7 @@ def _vocab_report(arguments: Sequence[str]) -> None:
     from tf_bert.config import VocabReportConfig
 
     config = _read_config(VocabReportConfig, "vocab report", arguments)
+    from tf_bert.corpus.read_report import tell_skipped
     from tf_bert.corpus.sample import CorpusSample
     from tf_bert.run_log import byte_progress
     from tf_bert.tokenization.report import load_tokenizers, report_on
@@ -61,6 +68,8 @@ def _vocab_report(arguments: Sequence[str]) -> None:
     with byte_progress(sample.input_bytes, "reading") as bar:
         report = report_on(sample.texts(bar.update), tokenizers, config.words)
     print(format_report(report, sample.share))
+    if skipped := tell_skipped(sample.report.skipped):
+        print(skipped)
     if picture:
         print(f"\nPicture: {draw_vocab_report(report, picture)}")
 
@@ -69,6 +78,7 @@ def _prepare(arguments: Sequence[str]) -> None:
     from tf_bert.config import PrepareConfig
 
     config = _read_config(PrepareConfig, "prepare", arguments)
+    from tf_bert.corpus.read_report import tell_skipped
     from tf_bert.pretraining_data.engines import open_engine
 
     with open_engine(config) as (config, executor):
@@ -79,6 +89,8 @@ def _prepare(arguments: Sequence[str]) -> None:
         manifest = build(config, executor, progress=byte_progress)
     if manifest is None:  # the share of an array job's task is done, others are not
         return
+    if skipped := tell_skipped(manifest.skipped):
+        print(f"{config.output_dir}: {skipped}")
     if manifest.dropped:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in manifest.dropped.items())
         print(f"{config.output_dir}: of {manifest.documents:,} documents were left out: {reasons}")

@@ -21,6 +21,7 @@ from tf_bert.run_log import METRICS_FILE, read_metrics
 from tf_bert.tokenization.tokenizer import load_tokenizer
 from tf_bert.training.checkpoint import TENSORS_FILE, read_checkpoint
 
+SKIPPED_SHOWN = 5
 BAR_WIDTH = 24  # characters of the longest bar of a histogram
 
 
@@ -77,9 +78,14 @@ def _data_directory(path: Path) -> Iterator[str]:
         yield f"  source      {source.path}, {source.bytes:,} bytes, sha256 {source.sha256[:12]}"
     for source in manifest.excluded:
         yield f"  excluded    n-grams of {source.path}, {source.bytes:,} bytes, sha256 {source.sha256[:12]}"
+    if manifest.pages:
+        yield f"  pages       {manifest.pages:,}, {manifest.articles:,} of them articles"
     yield f"  read        {manifest.documents:,} documents, {sum(manifest.dropped.values()):,} of them left out"
     for reason, count in manifest.dropped.items():
         yield f"  {'':<11} {count:>12,}  {reason}"
+    if manifest.skipped:
+        yield f"  passed over {len(manifest.skipped):,} documents that could not be read"
+        yield from (f"  {'':<11} {problem}" for problem in manifest.skipped[:SKIPPED_SHOWN])
     for name, split in manifest.splits.items():
         counts = split.counts
         yield (

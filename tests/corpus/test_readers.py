@@ -9,7 +9,8 @@ import pytest
 
 from tf_bert.config import CorpusConfig
 from tf_bert.corpus import blocks, document
-from tf_bert.corpus.reader import list_input_files, read_documents, read_file
+from tf_bert.corpus.read_report import ReadReport
+from tf_bert.corpus.reader import list_input_files, read_documents, read_part
 from tf_bert.corpus.sentences import SentenceSplitter
 from tf_bert.errors import InputError, UsageError
 
@@ -117,7 +118,9 @@ def test_documents_are_told_of_before_they_are_read(write):
     told: list[str] = []
     for path in (text, lines, xml):
         with contextlib.suppress(InputError):  # of the line without a text, which was told of, too
-            for found in read_file(path, CorpusConfig(input=str(path)), on_document=told.append):
+            for found in read_part(
+                blocks.Part(path), CorpusConfig(input=str(path)), ReadReport(), on_document=told.append
+            ):
                 told.append(f"read {found.location}")
     assert told == [
         *("line 1", "read line 1", "line 5", "read line 5"),
@@ -262,7 +265,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_held(write):
     path = write("bomb.txt.bz2", bomb)
     tracemalloc.start()
     with pytest.raises(InputError, match=r"bomb.txt.bz2: expands to more than 1000 times its size"):
-        sum(len(block) for block in blocks.read_blocks(path))
+        sum(len(block) for block in blocks.read_blocks(blocks.Part(path)))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 20_000_000
@@ -286,7 +289,9 @@ def test_what_would_have_to_be_held_whole_has_a_limit(write, monkeypatch):
     assert len(big) < document.MAX_DOCUMENT_BYTES
     with pytest.raises(InputError, match=r'big.xml: line 1, page "Big": its text has more than 8,388,608 characters'):
         read(write("big.xml", dump(page("Big", "words " * 1_400_000))))
-    with pytest.raises(InputError, match=r"line.txt: found a line of more than 1 MiB, expected text; is it a binary"):
+    with pytest.raises(
+        InputError, match=r"line.txt: line 1: found a line of more than 1 MiB, expected text; is it a binary"
+    ):
         read(write("line.txt", big))
     with pytest.raises(InputError, match=r"doc.txt: line 1: found a document of more than 1 MiB.*with blank lines"):
         read(write("doc.txt", "some words\n" * 150_000))

@@ -17,9 +17,11 @@ from tf_bert.pretraining_data.claim import at_work
 def parts(corpus_file, tmp_path, monkeypatch):
     """The small corpus in five files, each a task of pass 1, and what a single process makes of it."""
     documents = corpus_file.read_text().strip().split("\n\n")
+    sizes = []
     for number in range(5):
-        (tmp_path / f"part-{number}.txt").write_text("\n\n".join(documents[number * 60 : (number + 1) * 60]) + "\n")
-    monkeypatch.setattr("tf_bert.pretraining_data.buckets.GROUP_BYTES", 1)
+        part = tmp_path / f"part-{number}.txt"
+        sizes.append(part.write_text("\n\n".join(documents[number * 60 : (number + 1) * 60]) + "\n"))
+    monkeypatch.setattr("tf_bert.corpus.splits.LEAST_BYTES", min(sizes))
     return str(tmp_path / "*.txt")
 
 

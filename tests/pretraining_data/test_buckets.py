@@ -5,20 +5,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tf_bert.corpus.blocks import Part
 from tf_bert.errors import InputError
 from tf_bert.pretraining_data import buckets
-from tf_bert.pretraining_data.buckets import Plan, bucket_bytes, group_files, read_bucket, scatter
+from tf_bert.pretraining_data.buckets import Plan, bucket_bytes, read_bucket, read_report, scatter
 
 TEXTS = [f"document {i}" + " word" * (i % 40) for i in range(400)]
 
 
 @pytest.fixture
-def inputs(tmp_path: Path) -> list[Path]:
+def inputs(tmp_path: Path) -> list[Part]:
     files = []
     for i in range(4):
         files.append(tmp_path / f"{i}.txt")
         files[-1].write_text("\n\n".join(TEXTS[i * 100 : i * 100 + 100]))
-    return files
+    return [Part(path) for path in files]
 
 
 @pytest.mark.parametrize("buffer_bytes", [buckets.BUFFER_BYTES, 3000], ids=["one run", "many runs"])
@@ -29,7 +30,9 @@ def test_every_document_is_in_its_bucket_once(inputs, tmp_path, prepare_config, 
     read: list[int] = []
     scatter(inputs[:1], spills[0], config, plan, read.append)
     scatter(inputs[1:], spills[1], config, plan, read.append)
-    assert sum(read) == sum(path.stat().st_size for path in inputs)
+    assert sum(read) == sum(part.size for part in inputs)
+    report = read_report(spills, config)
+    assert (report.pages, report.documents, report.dropped, report.skipped) == (0, 400, {}, [])
     found = [read_bucket(spills, bucket) for bucket in range(len(plan))]
     assert sorted(text for texts in found for text in texts) == sorted(text.encode() for text in TEXTS)
     for bucket, texts in enumerate(found):
@@ -45,7 +48,7 @@ def test_a_finished_spill_is_not_done_again_and_an_unfinished_one_is(inputs, tmp
     scatter(inputs, spill, config, plan)
     data = spill.read_bytes()
     assert len(read_bucket([spill], 0)) > 50
-    scatter([tmp_path / "not even there.txt"], spill, config, plan)
+    scatter([Part(tmp_path / "not even there.txt")], spill, config, plan)
     assert spill.read_bytes() == data
 
 
@@ -53,7 +56,7 @@ def test_an_error_while_reading_leaves_the_spill_unfinished(inputs, tmp_path, pr
     (tmp_path / "bad.txt").write_bytes(b"fine\n\n\xff\xfe\n")
     spill = tmp_path / "spill-0"
     with pytest.raises(InputError, match=r"bad\.txt"):
-        scatter([inputs[0], tmp_path / "bad.txt"], spill, prepare_config(tmp_path), Plan(3, 1))
+        scatter([inputs[0], Part(tmp_path / "bad.txt")], spill, prepare_config(tmp_path), Plan(3, 1))
     assert not spill.with_suffix(".npy").exists()
 
 
@@ -100,12 +103,3 @@ def test_names_of_shards():
     plan = Plan(train=12, validation=2)
     assert plan.name(3) == "train-00003-of-00012"
     assert plan.name(12) == "validation-00000-of-00002"
-
-
-def test_files_are_grouped_in_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(buckets, "GROUP_BYTES", 100)
-    files = []
-    for index, size in enumerate((60, 30, 20, 500, 1, 0, 99)):
-        files.append(tmp_path / str(index))
-        files[-1].write_bytes(b"x" * size)
-    assert [[path.name for path in group] for group in group_files(files)] == [["0", "1", "2"], ["3"], ["4", "5", "6"]]

@@ -16,6 +16,7 @@ from tf_bert.pretraining_data.notes import noting, read_notes
 SCATTER_SCRIPT = """
 import json, pathlib, resource, sys
 from tf_bert.config import PrepareConfig
+from tf_bert.corpus.blocks import Part
 from tf_bert.errors import InputError
 from tf_bert.pretraining_data.buckets import Plan, scatter
 config = PrepareConfig(**json.loads(sys.argv[1]))
@@ -23,7 +24,7 @@ files, spill = map(pathlib.Path, config.input), pathlib.Path(config.output_dir) 
 size = int(pathlib.Path("/proc/self/status").read_text().split("VmSize:")[1].split()[0]) << 10
 resource.setrlimit(resource.RLIMIT_AS, (size + (30 << 20), size + (30 << 20)))
 try:
-    scatter(list(files), spill, config, Plan(3, 1))
+    scatter([Part(file) for file in files], spill, config, Plan(3, 1))
 except InputError as error:
     sys.exit(str(error))
 """

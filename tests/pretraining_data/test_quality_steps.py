@@ -147,7 +147,7 @@ def test_documents_without_a_token_are_counted(prepare_config, tmp_path, corpus_
 
 
 def test_workers_spills_and_their_order_change_nothing(strict_config, strict_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr("tf_bert.pretraining_data.buckets.GROUP_BYTES", 1)
+    monkeypatch.setattr("tf_bert.corpus.splits.LEAST_BYTES", 1)
     monkeypatch.setattr("tf_bert.pretraining_data.buckets.BUFFER_BYTES", 5000)
     with ThreadPoolExecutor(3) as executor:
         build(strict_config(tmp_path / "data"), executor)

@@ -77,6 +77,8 @@ class CorpusConfig:
     """punkt finds sentence boundaries; line takes each line as one sentence."""
     language: str = "english"
     """Language of the punkt model, by its English name."""
+    max_skipped_documents: NonNegativeInt = 0
+    """Pass over this many documents that cannot be read, such as lines that are not JSON; 0: the first is an error."""
 
 
 def _wiki_code(value: object) -> object:

@@ -1,6 +1,7 @@
-"""Files as blocks of bytes, decompressed where they are bz2, with bounded memory."""
+"""Files and parts of files as blocks of bytes, decompressed where they are bz2, with bounded memory."""
 
 import bz2
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,32 +16,56 @@ _RATIO_SLACK = 16 << 20
 OnBytes = Callable[[int], object]
 
 
-def read_blocks(path: Path, on_bytes: OnBytes | None = None) -> Iterator[bytes]:
-    """The content of a file in blocks of at most `BLOCK_BYTES`; `.bz2` (multistream too) is decompressed.
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A stretch of a file that can be read on its own, as `splits.split_files` finds them; by default all of it."""
+
+    path: Path
+    """The file."""
+    start: int = 0
+    """Its first byte, compressed where the file is."""
+    end: int | None = None
+    """The byte after its last one; None: the part goes on to the end of the file."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return (self.path.stat().st_size if self.end is None else self.end) - self.start
+
+    def line(self, number: int) -> str:
+        """The line of that number, from 1, in words that lead to it in the whole file."""
+        return f"line {number} after byte {self.start:,}" if self.start else f"line {number}"
+
+
+def read_blocks(part: Part, on_bytes: OnBytes | None = None) -> Iterator[bytes]:
+    """The content of a part in blocks of at most `BLOCK_BYTES`; `.bz2` (multistream too) is decompressed.
 
     Args:
-      path: the file.
+      part: the whole file, or what can be decompressed on its own.
       on_bytes: called with the number of bytes of the file, compressed where it is, read since the last call.
 
     Raises:
       InputError: if the file cannot be read, is not bz2 though it is named so, is cut off, or expands beyond measure.
     """
-    raw = _raw_blocks(path, on_bytes)
-    return _decompress(path, raw) if path.suffix == ".bz2" else raw
+    raw = _raw_blocks(part, on_bytes)
+    return _decompress(part, raw) if part.path.suffix == ".bz2" else raw
 
 
-def _raw_blocks(path: Path, on_bytes: OnBytes | None) -> Iterator[bytes]:
+def _raw_blocks(part: Part, on_bytes: OnBytes | None) -> Iterator[bytes]:
     try:
-        with open(path, "rb") as file:
-            while block := file.read(BLOCK_BYTES):
+        with open(part.path, "rb") as file:
+            at = file.seek(part.start)
+            while block := file.read(BLOCK_BYTES if part.end is None else min(BLOCK_BYTES, part.end - at)):
+                at += len(block)
                 yield block
                 if on_bytes:
                     on_bytes(len(block))
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        raise InputError(f"{part.path}: cannot be read: {error.strerror}") from error
 
 
-def _decompress(path: Path, blocks: Iterator[bytes]) -> Iterator[bytes]:
+def _decompress(part: Part, blocks: Iterator[bytes]) -> Iterator[bytes]:
+    path = part.path
     decompressor = bz2.BZ2Decompressor()
     bytes_in = bytes_out = 0
     between_streams = True
@@ -52,9 +77,8 @@ def _decompress(path: Path, blocks: Iterator[bytes]) -> Iterator[bytes]:
             try:
                 output = decompressor.decompress(block, BLOCK_BYTES)
             except OSError as error:
-                raise InputError(
-                    f"{path}: is not valid bz2 near byte {max(0, bytes_in - len(block))}; download or compress it again"
-                ) from error
+                near = part.start + max(0, bytes_in - len(block))
+                raise InputError(f"{path}: is not valid bz2 near byte {near}; download or compress it again") from error
             block = decompressor.unused_data if decompressor.eof else b""
             between_streams = decompressor.eof
             bytes_out += len(output)

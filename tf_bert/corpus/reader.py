@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tf_bert.config import CorpusConfig
-from tf_bert.corpus.blocks import OnBytes
+from tf_bert.corpus.blocks import OnBytes, Part
 from tf_bert.corpus.document import Document, OnDocument
+from tf_bert.corpus.read_report import ReadReport
 from tf_bert.corpus.text import read_jsonl, read_text
 from tf_bert.corpus.wikipedia import read_wikipedia
 from tf_bert.errors import InputError
@@ -18,7 +19,8 @@ _OTHER_COMPRESSIONS = frozenset({".gz", ".xz", ".zst", ".lz4", ".zip", ".7z", ".
 def list_input_files(config: CorpusConfig) -> list[Path]:
     """The files that `config.input` names, each once, in order of their names.
 
-    Directories stand for all files in and below them, hidden ones and unfinished downloads left out.
+    Directories stand for all files in and below them, hidden ones and unfinished downloads left out; in directories
+    and patterns the indices that come with multistream dumps are left out too.
 
     Raises:
       InputError: if a name matches nothing or a file is empty.
@@ -31,6 +33,7 @@ def list_input_files(config: CorpusConfig) -> list[Path]:
                 file
                 for file in sorted(path.rglob("*"))
                 if file.is_file()
+                and not _is_index(file)
                 and not file.name.endswith(PARTIAL_SUFFIX)
                 and not any(part.startswith(".") for part in file.relative_to(path).parts)
             ]
@@ -39,7 +42,8 @@ def list_input_files(config: CorpusConfig) -> list[Path]:
         elif path.exists():
             matches = [path]
         else:
-            matches = [Path(name) for name in sorted(glob.glob(pattern, recursive=True)) if Path(name).is_file()]
+            matches = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
+            matches = [path for path in matches if path.is_file() and not _is_index(path)]
             if not matches:
                 raise InputError(f"{pattern}: no such file or directory, and no file matches it; check input")
         found.update(dict.fromkeys(matches))
@@ -49,40 +53,63 @@ def list_input_files(config: CorpusConfig) -> list[Path]:
     return sorted(found)
 
 
-def read_file(
-    path: Path, config: CorpusConfig, on_bytes: OnBytes | None = None, on_document: OnDocument | None = None
+def _is_index(path: Path) -> bool:
+    """Whether this is a table of a multistream dump's pages: ...-multistream-index.txt.bz2, -index3.txt-p1p9.bz2."""
+    return "-multistream-index" in path.name and ".txt" in path.name
+
+
+def read_part(
+    part: Part,
+    config: CorpusConfig,
+    report: ReadReport,
+    on_bytes: OnBytes | None = None,
+    on_document: OnDocument | None = None,
 ) -> Iterator[Document]:
-    """Documents of one file, in the file's order; see `read_documents` and `OnDocument`."""
+    """Documents of a file or a part of it, in the file's order; see `read_documents` and `OnDocument`."""
+    for document in _reader(part, config, report, on_bytes, on_document):
+        report.documents += 1
+        yield document
+
+
+def _reader(
+    part: Part, config: CorpusConfig, report: ReadReport, on_bytes: OnBytes | None, on_document: OnDocument | None
+) -> Iterator[Document]:
+    path = part.path
     if path.suffix.lower() in _OTHER_COMPRESSIONS:
         raise InputError(f"{path}: is compressed as {path.suffix}; expected plain or .bz2 files; decompress it first")
-    form = _format_of(path) if config.format == "auto" else config.format
+    form = format_of(path, config)
     if form == "wikipedia":
-        return read_wikipedia(path, on_bytes, on_document)
+        return read_wikipedia(part, report, on_bytes, on_document)
     if form == "jsonl":
-        return read_jsonl(path, on_bytes, on_document)
-    return read_text(path, config.document_separator == "file", on_bytes, on_document)
+        return read_jsonl(part, report, on_bytes, on_document)
+    return read_text(part, config.document_separator == "file", report, on_bytes, on_document)
 
 
-def read_documents(config: CorpusConfig, on_bytes: OnBytes | None = None) -> Iterator[Document]:
+def read_documents(
+    config: CorpusConfig, on_bytes: OnBytes | None = None, report: ReadReport | None = None
+) -> Iterator[Document]:
     """All documents of a corpus, streamed with bounded memory.
 
     Args:
       config: what to read.
       on_bytes: called with the number of input bytes (compressed ones, where they are) read since the last call.
+      report: what came of it, for who wants to know.
 
     Raises:
-      InputError: if a file is missing, damaged or not of its format, or no document is found.
+      InputError: if a file is missing, damaged or not of its format, too many documents cannot be read, or none is
+        found.
     """
-    empty = True
+    report = report or ReadReport(config.max_skipped_documents)
     for path in list_input_files(config):
-        for document in read_file(path, config, on_bytes):
-            empty = False
-            yield document
-    if empty:
+        yield from read_part(Part(path), config, report, on_bytes)
+    if not report.documents:
         raise InputError(f"{', '.join(config.input)}: no document was found; check input and format")
 
 
-def _format_of(path: Path) -> str:
+def format_of(path: Path, config: CorpusConfig) -> str:
+    """How a file is to be read: wikipedia, jsonl or text."""
+    if config.format != "auto":
+        return config.format
     # Parts of a split dump are named like enwiki-...-pages-articles1.xml-p1p41242.bz2.
     if ".xml" in path.name:
         return "wikipedia"

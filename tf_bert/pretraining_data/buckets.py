@@ -3,9 +3,9 @@
 A bucket is what one worker of pass 2 holds in memory, and becomes one shard. It is chosen by a hash of the text, so it
 does not depend on the order of reading, and every bucket holds a random share of the corpus.
 
-One task reads a group of input files and appends to one spill file: documents are gathered up to `BUFFER_BYTES`, sorted
-by bucket and written as one run. Its index, written last, says where each run has each bucket, so a task either is
-complete or is done again, and few files exist and few are open however many buckets there are.
+One task reads some parts of the input files and appends to one spill file: documents are gathered up to `BUFFER_BYTES`,
+sorted by bucket and written as one run. Its index, written last, says where each run has each bucket, so a task either
+is complete or is done again, and few files exist and few are open however many buckets there are.
 """
 
 import contextlib
@@ -13,15 +13,16 @@ import dataclasses
 import functools
 import os
 import struct
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from tf_bert.config import PrepareConfig, QualityConfig
+from tf_bert.corpus.blocks import Part
 from tf_bert.corpus.quality import QualityFilter
-from tf_bert.corpus.reader import read_file
+from tf_bert.corpus.read_report import ReadReport
+from tf_bert.corpus.reader import read_part
 from tf_bert.files import atomic_writer, own_partial, read_json, reporting_disk_errors, write_json
 from tf_bert.pretraining_data.duplicates import SignatureWriter
 from tf_bert.pretraining_data.hashing import Stream, below, hash_words, text_key, uniform
@@ -29,7 +30,6 @@ from tf_bert.pretraining_data.manifest import TRAIN, VALIDATION
 from tf_bert.pretraining_data.notes import NOTE_SUFFIX, noting
 
 BUFFER_BYTES = 8 << 20
-GROUP_BYTES = 64 << 20
 _HEADER = struct.Struct("<Q")  # bytes of the text that follows
 
 
@@ -82,42 +82,30 @@ def _text_bytes(path: Path, config: PrepareConfig) -> float:
     return path.stat().st_size * (4 if is_compressed else 1) * (0.4 if is_dump else 1)
 
 
-def group_files(files: Sequence[Path]) -> list[list[Path]]:
-    """Consecutive files in groups of at least `GROUP_BYTES` each (the last may have less): the tasks of pass 1."""
-    groups: list[list[Path]] = []
-    room = 0
-    for path in files:
-        if room <= 0:
-            groups.append([])
-            room = GROUP_BYTES
-        groups[-1].append(path)
-        room -= max(1, path.stat().st_size)
-    return groups
-
-
 def scatter(
-    files: list[Path], spill: Path, config: PrepareConfig, plan: Plan, on_bytes: Callable[[int], None] | None = None
+    parts: list[Part], spill: Path, config: PrepareConfig, plan: Plan, on_bytes: Callable[[int], None] | None = None
 ) -> None:
-    """Reads `files` and writes their documents, but for those to leave out, to `spill`, unless that is done.
+    """Reads `parts` and writes their documents, but for those to leave out, to `spill`, unless that is done.
 
     Args:
-      files: input files.
-      spill: the file to write; its counts, its documents' signatures (where near-duplicates are looked for) and, last,
-        its index get the same name with a suffix each.
+      parts: of input files.
+      spill: the file to write; its `ReadReport`, its documents' signatures (where near-duplicates are looked for) and,
+        last, its index get the same name with a suffix each.
       config: the build's configuration.
       plan: the buckets.
       on_bytes: called with the number of input bytes read since the last call.
 
     Raises:
-      InputError: if an input file, or one with n-grams to exclude, is damaged, or the disk refuses.
+      InputError: if an input file, or one with n-grams to exclude, is damaged, more documents than
+        `max_skipped_documents` cannot be read, or the disk refuses.
     """
     if is_complete(spill):
         return
     quality = _filter(config.quality, tuple(Path(name).stat().st_mtime_ns for name in config.quality.exclude))
     finds_near_duplicates = config.quality.near_duplicate_threshold is not None
-    documents, dropped = 0, Counter[str]()
+    report = ReadReport(config.max_skipped_documents)
     with contextlib.ExitStack() as stack:
-        note = stack.enter_context(noting(spill.with_suffix(NOTE_SUFFIX), str(files[0]), "its beginning"))
+        note = stack.enter_context(noting(spill.with_suffix(NOTE_SUFFIX), str(parts[0].path), "its beginning"))
 
         def on_block(size: int) -> None:
             note.write()  # a document that goes on over a block is long
@@ -126,17 +114,16 @@ def scatter(
 
         writer = stack.enter_context(_SpillWriter(spill, len(plan)))
         signatures = stack.enter_context(SignatureWriter(spill, config.quality)) if finds_near_duplicates else None
-        for path in files:
-            for document in read_file(path, config, on_block, functools.partial(note.at, str(path))):
-                documents += 1
+        for part in parts:
+            for document in read_part(part, config, report, on_block, functools.partial(note.at, str(part.path))):
                 if reason := quality.reason(document.text):
-                    dropped[reason] += 1
+                    report.dropped[reason] += 1
                     continue
                 text = document.text.encode()
                 writer.add(plan.bucket_of(text, config), text)
                 if signatures:
                     signatures.add(document.text)
-        write_json(_counts_path(spill), {"documents": documents, "dropped": dropped}, contended=True)
+        write_json(_report_path(spill), report.to_json(), contended=True)
 
 
 @functools.lru_cache(1)
@@ -196,7 +183,7 @@ def _index_path(spill: Path) -> Path:
     return spill.with_suffix(".npy")
 
 
-def _counts_path(spill: Path) -> Path:
+def _report_path(spill: Path) -> Path:
     return spill.with_suffix(".json")
 
 
@@ -205,14 +192,17 @@ def is_complete(spill: Path) -> bool:
     return _index_path(spill).exists()
 
 
-def count_documents(spills: list[Path]) -> tuple[int, Counter[str]]:
-    """How many documents were read, and how many of them pass 1 left out for each reason."""
-    documents, dropped = 0, Counter[str]()
+def read_report(spills: list[Path], config: PrepareConfig) -> ReadReport:
+    """What came of reading the whole corpus, so far as pass 1 knows.
+
+    Raises:
+      InputError: if more documents than `max_skipped_documents` could not be read.
+    """
+    report = ReadReport(config.max_skipped_documents)
     for spill in spills:
-        counts = read_json(_counts_path(spill))
-        documents += counts["documents"]
-        dropped.update(counts["dropped"])
-    return documents, dropped
+        report.add(ReadReport.from_json(read_json(_report_path(spill))))
+    report.check_skipped()
+    return report
 
 
 def bucket_bytes(spills: list[Path], plan: Plan) -> np.ndarray:

@@ -23,10 +23,12 @@ import numpy as np
 from tf_bert import __version__
 from tf_bert.config import PrepareConfig
 from tf_bert.corpus.quality import QualityFilter
+from tf_bert.corpus.read_report import ReadReport
 from tf_bert.corpus.reader import list_input_files
+from tf_bert.corpus.splits import split_files
 from tf_bert.errors import InputError
 from tf_bert.files import PARTIAL_SUFFIX, reporting_disk_errors
-from tf_bert.pretraining_data.buckets import Plan, bucket_bytes, count_documents, group_files, is_complete, scatter
+from tf_bert.pretraining_data.buckets import Plan, bucket_bytes, is_complete, read_report, scatter
 from tf_bert.pretraining_data.claim import (
     WORK_DIR,
     Progress,
@@ -139,8 +141,9 @@ def _build_share(
     spills = _scatter(files, work_dir, config, plan, executor, progress)
     _wait_for(spills, output_dir, config)
     with turn(output_dir):
+        report = read_report(spills, config)
         try:
-            _check_documents(spills, plan, config)
+            _check_documents(report, spills, plan, config)
         except InputError:
             if is_alone:
                 shutil.rmtree(work_dir)  # it is of no use to the settings that the message asks for
@@ -162,7 +165,7 @@ def _build_share(
                 f"{len(plan)} shards are still with other tasks, the last of which writes {MANIFEST_FILE}"
             )
             return None
-        manifest = _merge(entries, spills, work_dir, config, vocabulary, plan, sources, excluded)
+        manifest = _merge(entries, report, work_dir, config, vocabulary, plan, sources, excluded)
         write_manifest(output_dir, manifest)
         shutil.rmtree(work_dir, ignore_errors=True)
     return manifest
@@ -180,10 +183,10 @@ def _scatter(
     progress: Progress,
 ) -> list[Path]:
     """Runs this process's share of pass 1; returns the spills of all shares."""
-    groups = group_files(files)
+    groups = split_files(files, config)
     spills = [work_dir / f"spill-{index:05d}" for index in range(len(groups))]
     share = _share(len(groups), config)
-    sizes = [sum(path.stat().st_size for path in groups[index]) for index in share]
+    sizes = [sum(part.size for part in groups[index]) for index in share]
     _tell_what_was_killed([spills[index].with_suffix(NOTE_SUFFIX) for index in share])
     with progress(sum(sizes), "reading") as bar:
         tasks = [functools.partial(scatter, groups[index], spills[index], config, plan) for index in share]
@@ -262,12 +265,12 @@ def _wait_for(spills: list[Path], output_dir: Path, config: PrepareConfig) -> No
         time.sleep(POLL_SECONDS)
 
 
-def _check_documents(spills: list[Path], plan: Plan, config: PrepareConfig) -> None:
+def _check_documents(report: ReadReport, spills: list[Path], plan: Plan, config: PrepareConfig) -> None:
     """Refuses a corpus of so few documents that a split has none."""
     sizes = bucket_bytes(spills, plan)
-    documents, dropped = count_documents(spills)
-    if documents and documents == sum(dropped.values()):
-        by_reason = ", ".join(f"{reason} {count:,}" for reason, count in dropped.most_common())
+    documents = report.documents
+    if documents and documents == report.dropped.total():
+        by_reason = ", ".join(f"{reason} {count:,}" for reason, count in report.dropped.most_common())
         raise InputError(
             f"{', '.join(config.input)}: quality left out each of the {documents:,} documents ({by_reason}); loosen "
             "the settings that say so, or check input and format"
@@ -308,7 +311,7 @@ def _run(tasks: Sequence[Callable[[], Any]], executor: Executor | None, on_done:
 
 def _merge(
     entries: list[ShardEntry],
-    spills: list[Path],
+    report: ReadReport,
     work_dir: Path,
     config: PrepareConfig,
     vocabulary: Vocabulary,
@@ -317,7 +320,7 @@ def _merge(
     excluded: list[Source],
 ) -> Manifest:
     packages = [*_PACKAGES, *(["datasketch"] if config.quality.near_duplicate_threshold is not None else [])]
-    documents, dropped = count_documents(spills)
+    dropped = report.dropped.copy()
     for entry in entries:
         dropped.update(entry.dropped)
     splits: dict[str, Split] = {}
@@ -351,7 +354,10 @@ def _merge(
         ),
         validation_unigram_loss=unigram_loss(token_counts[TRAIN], token_counts[VALIDATION]),
         splits=splits,
-        documents=documents,
+        pages=report.pages,
+        articles=report.articles,
+        skipped=report.skipped,
+        documents=report.documents,
         dropped={reason: count for reason, count in sorted(dropped.items()) if count},
         config=content_settings(config),
         sources=sources,

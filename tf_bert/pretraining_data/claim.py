@@ -27,6 +27,7 @@ TURN_FILE = "turn.lock"
 # Settings that say where and by whom, not what.
 _PLACES = ("input", "output_dir", "vocab")
 _PROCESSES = ("workers", "engine", "scheduler", "scheduler_file", "task_index", "num_tasks", "wait_minutes")
+_TOLERANCE = ("max_skipped_documents",)  # what was skipped is in the manifest
 
 
 class ProgressBar(Protocol):
@@ -78,7 +79,7 @@ def refuse_output_among_inputs(output_dir: Path, config: PrepareConfig) -> None:
 
 def content_settings(config: PrepareConfig) -> dict[str, Any]:
     """The settings on which the shards' bytes depend."""
-    settings = {key: value for key, value in to_dict(config).items() if key not in _PLACES + _PROCESSES}
+    settings = {key: value for key, value in to_dict(config).items() if key not in _PLACES + _PROCESSES + _TOLERANCE}
     del settings["quality"]["exclude"]
     return settings
 

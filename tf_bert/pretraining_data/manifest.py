@@ -14,7 +14,7 @@ from tf_bert.errors import InputError
 from tf_bert.files import read_json, write_json
 
 MANIFEST_FILE = "manifest.json"
-FORMAT = "tf_bert pretraining data 4"  # its number changes whenever equal inputs would give other bytes
+FORMAT = "tf_bert pretraining data 5"  # its number changes whenever equal inputs would give other bytes
 TRAIN, VALIDATION = SPLITS = ("train", "validation")
 LENGTH_BINS = 20
 
@@ -159,8 +159,15 @@ class Manifest:
     training tokens, each counted once more than seen. None where nothing is held out."""
     splits: dict[str, Split]
     """`train` and `validation`."""
+    pages: int
+    """Pages of dumps that were read."""
+    articles: int
+    """Pages of namespace 0 that are no redirects."""
+    skipped: list[str]
+    """Documents that could not be read and were passed over: for each the file, the place in it and the reason."""
     documents: int
-    """Documents that were read. They are those of the splits and those that were dropped."""
+    """Documents that were read, so articles and other texts that are not empty. They are those of the splits and
+    those that were dropped."""
     dropped: dict[str, int]
     """Documents that were left out, by reason."""
     config: dict[str, Any]
