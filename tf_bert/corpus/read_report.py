@@ -58,7 +58,7 @@ class ReadReport:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, but for the limit, which belongs to the command and not to what was read."""
-        return {key: value for key, value in dataclasses.asdict(self).items() if key != "max_skipped"}
+        return {key: value for key, value in vars(self).items() if key != "max_skipped"}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "ReadReport":
