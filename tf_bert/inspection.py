@@ -3,7 +3,7 @@
 import itertools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -78,14 +78,11 @@ def _data_directory(path: Path) -> Iterator[str]:
         yield f"  source      {source.path}, {source.bytes:,} bytes, sha256 {source.sha256[:12]}"
     for source in manifest.excluded:
         yield f"  excluded    n-grams of {source.path}, {source.bytes:,} bytes, sha256 {source.sha256[:12]}"
-    if manifest.pages:
-        yield f"  pages       {manifest.pages:,}, {manifest.articles:,} of them articles"
-    yield f"  read        {manifest.documents:,} documents, {sum(manifest.dropped.values()):,} of them left out"
-    for reason, count in manifest.dropped.items():
-        yield f"  {'':<11} {count:>12,}  {reason}"
-    if manifest.skipped:
-        yield f"  passed over {len(manifest.skipped):,} documents that could not be read"
-        yield from (f"  {'':<11} {problem}" for problem in manifest.skipped[:SKIPPED_SHOWN])
+    read = {"pages": manifest.pages, "articles": manifest.articles, "documents": manifest.documents}
+    yield from _stages("read", read)
+    yield from _stages("left out", manifest.dropped)
+    yield from _stages("passed over", {"that could not be read": len(manifest.skipped)})
+    yield from (f"  {'':<24}  {problem}" for problem in manifest.skipped[:SKIPPED_SHOWN])
     for name, split in manifest.splits.items():
         counts = split.counts
         yield (
@@ -108,6 +105,13 @@ def _data_directory(path: Path) -> Iterator[str]:
         if split.records:
             yield f"  {name}: tokens of its examples and rows, and how many are of that length"
             yield from _length_table(split.lengths, manifest.max_seq_length)
+
+
+def _stages(label: str, counts: Mapping[str, int]) -> Iterator[str]:
+    for name, count in counts.items():
+        if count:
+            yield f"  {label:<11} {count:>12,}  {name}"
+            label = ""
 
 
 def _length_table(lengths: Lengths, longest: int) -> Iterator[str]:

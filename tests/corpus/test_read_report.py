@@ -77,7 +77,7 @@ def test_articles_are_passed_over_and_noted(tmp_path, monkeypatch):
 
     def convert(markup: str, dropped: list[str]) -> str:
         if "poison" in markup:
-            raise RecursionError("maximum recursion depth exceeded")
+            raise RecursionError("maximum recursion\ndepth exceeded" + " " * 9)
         return to_plain_text(markup, dropped)
 
     monkeypatch.setattr(wikipedia, "to_plain_text", convert)

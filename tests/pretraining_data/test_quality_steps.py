@@ -101,8 +101,11 @@ def test_what_was_left_out_is_shown(strict_dir, planted, capsys):
     (excluded,) = manifest.excluded
     expected = [
         f"  excluded    n-grams of {excluded.path}, {excluded.bytes:,} bytes, sha256 {excluded.sha256[:12]}",
-        f"  read        {manifest.documents:,} documents, {sum(planted[1].values()):,} of them left out",
-        *(f"              {count:>12,}  {reason}" for reason, count in sorted(planted[1].items())),
+        f"  read        {manifest.documents:>12,}  documents",
+        *(
+            f"  {'' if number else 'left out':<11} {count:>12,}  {reason}"
+            for number, (reason, count) in enumerate(sorted(planted[1].items()))
+        ),
     ]
     assert shown[shown.index(expected[0]) :][: len(expected)] == expected
 

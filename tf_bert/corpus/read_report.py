@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from tf_bert.errors import InputError
@@ -66,9 +66,10 @@ class ReadReport:
         return cls(**values | {"dropped": Counter(values["dropped"])})
 
 
-def tell_skipped(skipped: Iterable[str]) -> str | None:
+def tell_skipped(skipped: Sequence[str]) -> str | None:
     """What to tell the user about documents that were passed over; None for none."""
-    if not (lines := list(skipped)):
+    if not skipped:
         return None
-    were = "document that cannot be read was" if len(lines) == 1 else "documents that cannot be read were"
-    return f"{len(lines):,} {were} passed over{'' if len(lines) == 1 else ', the first'}: {lines[0]}"
+    if len(skipped) == 1:
+        return f"1 document that cannot be read was passed over: {skipped[0]}"
+    return f"{len(skipped):,} documents that cannot be read were passed over, the first: {skipped[0]}"

@@ -4,7 +4,6 @@ A part begins where a reader may begin: at a page, behind a blank line, at a lin
 of its parts, one after the other. Cuts depend on the corpus alone, not on how many processes there are.
 """
 
-import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -65,21 +64,23 @@ def split_files(files: Sequence[Path], config: CorpusConfig) -> list[list[Part]]
 def _split(path: Path, config: CorpusConfig, part_bytes: int) -> list[Part]:
     """Parts of about `part_bytes`, the last one between a half and one and a half of it."""
     starts, size = [0], path.stat().st_size
+    if size <= 1.5 * part_bytes or (find := _finder(path, config)) is None:
+        return [Part(path)]
     while size - starts[-1] > 1.5 * part_bytes:
-        start = _find(path, config)(path, starts[-1] + part_bytes)
+        start = find(path, starts[-1] + part_bytes)
         if start is None or start >= size:
             break
         starts.append(start)
     return [Part(path, start, end) for start, end in zip(starts, [*starts[1:], None], strict=True)]
 
 
-@functools.lru_cache(1)
-def _find(path: Path, config: CorpusConfig) -> _Find:
+def _finder(path: Path, config: CorpusConfig) -> _Find | None:
+    """What finds the places where a file can be cut; None for a file that cannot."""
     form, is_packed = format_of(path, config), path.suffix == ".bz2"
     if form == "wikipedia" and read_head(path):
         return _next_stream if is_packed else _next_page
     if form == "wikipedia" or is_packed or (form == "text" and config.document_separator == "file"):
-        return lambda path, start: None
+        return None
     return _after_line if form == "jsonl" else _after_blank_line
 
 

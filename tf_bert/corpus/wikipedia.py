@@ -222,7 +222,7 @@ class _DumpParser:
         except Exception as error:
             raise InputError(
                 f"{self._path}: {self._line()}{self._where()}: its markup cannot be made plain text "
-                f"({type(error).__name__}: {error}); take the page out"
+                f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); take the page out"
             ) from error
 
     def _is_article(self, title: str) -> bool:
