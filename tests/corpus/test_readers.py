@@ -2,13 +2,17 @@
 
 import bz2
 import contextlib
+import itertools
 import json
 import tracemalloc
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tf_bert.config import CorpusConfig
 from tf_bert.corpus import blocks, document
+from tf_bert.corpus.blocks import Part
 from tf_bert.corpus.read_report import ReadReport
 from tf_bert.corpus.reader import list_input_files, read_documents, read_part
 from tf_bert.corpus.sentences import SentenceSplitter
@@ -295,6 +299,22 @@ def test_what_would_have_to_be_held_whole_has_a_limit(write, monkeypatch):
         read(write("line.txt", big))
     with pytest.raises(InputError, match=r"doc.txt: line 1: found a document of more than 1 MiB.*with blank lines"):
         read(write("doc.txt", "some words\n" * 150_000))
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text("ab \n\r\t\u3000\x85\xa0\x1c\u00e9\ufeff", max_size=60), st.booleans())
+def test_documents_of_a_text_are_those_found_line_by_line(write, text, by_file):
+    lines = [line.rstrip("\r") for line in text.removeprefix("\ufeff").split("\n")]
+    expected = [
+        "\n".join(document)
+        for has_text, document in itertools.groupby(lines, lambda line: bool(line.strip()))
+        if has_text
+    ]
+    if by_file and expected:
+        expected = ["\n".join(expected)]
+    path = write("a.txt", text or "\n")
+    config = CorpusConfig(input=str(path), document_separator="file" if by_file else "blank_line")
+    assert [document.text for document in read_part(Part(path), config, ReadReport())] == expected
 
 
 # --- sentences ---------------------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ from tf_bert.corpus.read_report import ReadReport
 from tf_bert.errors import InputError
 
 _LIMIT = f"{MAX_DOCUMENT_BYTES >> 20} MiB"
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_LINE_ENDS = re.compile(r"\r+(?=\n|\Z)")
+_BLANK_LINE = re.compile(r"\n[^\S\n]+\n")
 
 _Line = tuple[int, str | InputError]  # its number in its part, from 1, and what it says or why that is not known
 
@@ -36,42 +41,75 @@ def read_text(
     Raises:
       InputError: if the file cannot be read, or one document too many.
     """
+    for first, lines in _documents(part, by_file, on_bytes, on_document):
+        try:
+            if isinstance(lines, InputError):
+                raise lines
+            text = _decode(lines, first, part)
+        except InputError as error:
+            report.skip(error)
+            continue
+        if by_file:
+            if text := "\n".join(line for line in text.split("\n") if line.strip()):
+                yield Document(text, str(part.path), part.line(first))
+        else:
+            for number, document in _without_blank_lines(text, first):
+                yield Document(document, str(part.path), part.line(number))
 
-    def has_text(line: _Line) -> bool:
-        return by_file or isinstance(line[1], InputError) or bool(line[1].strip())
 
-    for is_document, lines in itertools.groupby(_lines(part, on_bytes), has_text):
-        if is_document:
-            try:
-                document = _join(lines, part, by_file, on_document)
-            except InputError as error:
-                report.skip(error)  # groupby passes over the rest of its lines
-                continue
-            if document:
-                yield document
-
-
-def _join(lines: Iterable[_Line], part: Part, by_file: bool, on_document: OnDocument | None) -> Document | None:
-    """A document of all lines that are not blank; None if there are none."""
-    texts: list[str] = []
-    size = first = 0
-    for number, line in lines:
-        if isinstance(line, InputError):
-            raise line
-        if line.strip():
-            if not texts:
+def _documents(
+    part: Part, by_file: bool, on_bytes: OnBytes | None, on_document: OnDocument | None
+) -> Iterator[tuple[int, list[bytes] | InputError]]:
+    """For every document, the number of its first line and its lines, or why it cannot be read."""
+    lines: list[bytes] = []
+    problem: InputError | None = None
+    first = size = 0
+    for number, line in enumerate(_raw_lines(part, on_bytes), start=1):
+        if line is None:
+            problem = problem or _too_long(part, number)
+        elif line and not line.isspace():
+            if not lines:
                 first = number
                 if on_document:
                     on_document(part.line(first))
-            texts.append(line)
+            lines.append(line)
             size += len(line)
-        if size > MAX_DOCUMENT_BYTES:
-            way_out = "one document a file is asked for" if by_file else "separate documents with blank lines"
-            raise InputError(
-                f"{part.path}: {part.line(first)}: found a document of more than {_LIMIT}, expected smaller ones; "
-                f"{way_out}"
-            )
-    return Document("\n".join(texts), str(part.path), part.line(first)) if texts else None
+            if size > MAX_DOCUMENT_BYTES:
+                way_out = "one document a file is asked for" if by_file else "separate documents with blank lines"
+                problem = problem or InputError(
+                    f"{part.path}: {part.line(first)}: found a document of more than {_LIMIT}, expected smaller ones; "
+                    f"{way_out}"
+                )
+                del lines[1:]
+        elif not by_file:
+            if lines or problem:
+                yield first, problem or lines
+            lines, problem, size = [], None, 0
+        elif lines:
+            lines.append(line)
+    if lines or problem:
+        yield first, problem or lines
+
+
+def _decode(lines: list[bytes], first: int, part: Part) -> str:
+    """Joined lines as text, without carriage returns at their ends."""
+    try:
+        text = b"\n".join(lines).decode()
+    except UnicodeDecodeError as error:
+        raise _not_utf8(part, first, error) from error
+    return _LINE_ENDS.sub("", text) if "\r" in text else text
+
+
+def _without_blank_lines(text: str, first: int) -> Iterator[tuple[int, str]]:
+    """Cuts at lines of white space that is not ASCII, which are rare; the pieces and the numbers of their lines."""
+    if not _BLANK_LINE.search(f"\n{text}\n"):
+        yield first, text
+        return
+    numbered = enumerate(text.split("\n"), first)
+    for has_text, lines in itertools.groupby(numbered, lambda line: bool(line[1].strip())):
+        if has_text:
+            (number, line), *others = lines
+            yield number, "\n".join([line, *(line for _, line in others)])
 
 
 def read_jsonl(
@@ -151,33 +189,40 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 def _lines(part: Part, on_bytes: OnBytes | None = None) -> Iterator[_Line]:
     for number, line in enumerate(_raw_lines(part, on_bytes), start=1):
         if line is None:
-            yield (
-                number,
-                InputError(
-                    f"{part.path}: {part.line(number)}: found a line of more than {_LIMIT}, expected text; is it a "
-                    "binary file?"
-                ),
-            )
+            yield number, _too_long(part, number)
             continue
-        if number == 1 and not part.start:
-            line = line.removeprefix(b"\xef\xbb\xbf")
         try:
             yield number, line.decode().rstrip("\r")
         except UnicodeDecodeError as error:
-            yield (
-                number,
-                InputError(
-                    f"{part.path}: {part.line(number)}: byte {line[error.start]:#04x} at column {error.start + 1} is "
-                    "not UTF-8; convert the file, e.g. with iconv -t UTF-8"
-                ),
-            )
+            yield number, _not_utf8(part, number, error)
+
+
+def _too_long(part: Part, number: int) -> InputError:
+    return InputError(
+        f"{part.path}: {part.line(number)}: found a line of more than {_LIMIT}, expected text; is it a binary file?"
+    )
+
+
+def _not_utf8(part: Part, first: int, error: UnicodeDecodeError) -> InputError:
+    """What is wrong in lines that begin with the line `first`."""
+    number = first + error.object.count(b"\n", 0, error.start)
+    column = error.start - error.object.rfind(b"\n", 0, error.start)
+    return InputError(
+        f"{part.path}: {part.line(number)}: byte {error.object[error.start]:#04x} at column {column} is not UTF-8; "
+        "convert the file, e.g. with iconv -t UTF-8"
+    )
 
 
 def _raw_lines(part: Part, on_bytes: OnBytes | None) -> Iterator[bytes | None]:
     """Lines without their ends; None, as soon as that is known, for one that is longer than `MAX_DOCUMENT_BYTES`."""
     pieces: list[bytes] = []
     size = 0
-    for block in read_blocks(part, on_bytes):
+    blocks = read_blocks(part, on_bytes)
+    if not part.start:
+        blocks = itertools.chain(
+            (block.removeprefix(_BYTE_ORDER_MARK) for block in itertools.islice(blocks, 1)), blocks
+        )
+    for block in blocks:
         *ends, rest = block.split(b"\n")
         for piece in ends:
             if size <= MAX_DOCUMENT_BYTES:
