@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tf_bert import distributed
@@ -35,6 +36,12 @@ def main(directory: Path) -> None:
     from_last = keras.Variable(mine, dtype="float32", name="from_last")
     world.broadcast_variables([from_last], root=world.world_size - 1)
 
+    generator = np.random.default_rng(world.rank)
+    wide = [generator.normal(size=1000).astype("float32") * size for size in (1e-20, 1.0, 1e20)]
+    odd = [np.array([mine, value], "float32") for value in (np.nan if world.rank else 1.0, np.inf, 0.0)]
+    reductions = (world.all_reduce_sum_float16, world.all_reduce_sum)
+    half, exact = ([total.numpy() for total in reduction(wide)] for reduction in reductions)
+
     results = {
         "rank": world.rank,
         "local_rank": world.local_rank,
@@ -43,6 +50,9 @@ def main(directory: Path) -> None:
         "integers": world.all_reduce_sum([tf.constant(LARGE + 1, tf.int64)])[0].numpy().tolist(),
         "graph": [[tensor.numpy().tolist() for tensor in in_graph(tf.constant(mine))] for _ in range(3)],
         "variables": [keras.ops.convert_to_numpy(variable).astype("float64").tolist() for variable in variables],
+        "float16_error": [float(np.max(np.abs(a - b)) / np.max(np.abs(b))) for a, b in zip(half, exact, strict=True)],
+        "float16_odd": [np.isfinite(total.numpy()).tolist() for total in world.all_reduce_sum_float16(odd)],
+        "float16_zero": world.all_reduce_sum_float16([np.zeros(2, "float32")])[0].numpy().tolist(),
         "from_last": float(from_last.value),
         "object": world.broadcast_object(
             {"checkpoint": "step-7", "naïve": [1, None]} if world.rank == 0 else "ignored"

@@ -1,5 +1,7 @@
 """Fixtures shared by all rooms: the real dump excerpt, and real data that lies beside the checkout, if it does."""
 
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,35 @@ def shared_dir() -> Path:
     if not directory.is_dir():
         pytest.skip("the folder with real GLUE and WikiText files is not beside this checkout")
     return directory
+
+
+class SmallDisk:
+    """A file system of its own in memory, made by calling it with its size; called again, it becomes another size."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.is_mounted = False
+
+    def __call__(self, kilobytes: int) -> Path:
+        options = f"size={kilobytes}k" + (",remount" if self.is_mounted else "")
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(self.path)], capture_output=True, text=True
+        )
+        if done.returncode:
+            pytest.skip(f"only root can mount a small disk here: {done.stderr.strip()}")
+        self.is_mounted = True
+        return self.path
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    """A disk that is soon full."""
+    path = tmp_path / "small_disk"
+    path.mkdir()
+    disk = SmallDisk(path)
+    yield disk
+    if disk.is_mounted:
+        subprocess.run(["umount", str(path)], check=True)
 
 
 @pytest.fixture(scope="session")

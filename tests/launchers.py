@@ -25,10 +25,15 @@ def environment(**extra: str) -> dict[str, str]:
     return plain | extra
 
 
-def run_ranks(launcher: str, command: list[str]) -> None:
-    """Runs `command` on two ranks and waits for both; skips the test where the launcher is missing."""
+def skip_without(launcher: str) -> None:
+    """Skips the test where the launcher is missing."""
     if launcher == "mpi" and not (shutil.which("mpirun") and shutil.which("mpicxx")):
         pytest.skip("Open MPI is not installed, so Horovod is built without it")
+
+
+def run_ranks(launcher: str, command: list[str]) -> None:
+    """Runs `command` on two ranks and waits for both; skips the test where the launcher is missing."""
+    skip_without(launcher)
     done = subprocess.run(
         [*LAUNCHERS[launcher], *command],
         env=environment(TF_CPP_MIN_LOG_LEVEL="2"),

@@ -33,6 +33,10 @@ def test_two_ranks(ranks: list[dict[str, Any]]) -> None:
         # x / total is 1/3 and 2/3; three times each, summed over ranks, is 3.
         assert results["graph"] == [[pytest.approx(3.0, rel=1e-6), 6.0]] * 3
         assert results["variables"] == [[1.0, 1.0], [LARGE + 1] * 2, [2**32 - 1, 7], [1.0, 1.0]]
+        # Two numbers and their sum are rounded to 11 bits each, whatever their size.
+        assert all(0 < error < 2**-9 for error in results["float16_error"])
+        assert results["float16_odd"] == [[True, False], [True, False], [True, True]]
+        assert results["float16_zero"] == [0.0, 0.0]
         assert results["from_last"] == 2.0
         assert results["object"] == {"checkpoint": "step-7", "naïve": [1, None]}
         assert results["long_object"] == 1_000_000
@@ -55,6 +59,18 @@ def test_collectives_of_a_world_of_one() -> None:
     assert world.broadcast_object({"steps": (1, 2)}) == {"steps": [1, 2]}
     with pytest.raises(TypeError, match="not JSON serializable"):
         world.broadcast_object(Path("checkpoint"))
+
+
+def test_processes_of_srun_alone_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "16")
+    with pytest.raises(
+        InputError, match=r"srun started 16 processes that know nothing of each other; start them with m"
+    ):
+        distributed.init()
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    assert distributed.init() == distributed.World()
 
 
 @pytest.mark.parametrize("variable", ["HOROVOD_RANK", "OMPI_COMM_WORLD_RANK"])

@@ -5,16 +5,25 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 from launchers import needs_horovod, run_ranks
+from pretraining_runs import (
+    NO_DROPOUT,
+    STEPS,
+    assert_close_weights,
+    assert_same_run,
+    command,
+    configure,
+    finish,
+    start,
+    wait_for_line,
+    weights,
+)
 from safetensors.numpy import load_file
 
-from tf_bert import config as configuration
 from tf_bert.cli import main
 from tf_bert.errors import InputError, UsageError
 from tf_bert.models.directory import load_model
@@ -22,58 +31,12 @@ from tf_bert.pretraining import pretrain
 from tf_bert.run_log import read_metrics
 from tf_bert.training.checkpoint import CheckpointManager
 
-STEPS = 40
-SETTINGS = {
-    "model.vocab_size": 640,  # more than the vocabulary's 600
-    "model.hidden_size": 32,
-    "model.num_hidden_layers": 2,
-    "model.num_attention_heads": 2,
-    "model.intermediate_size": 64,
-    "model.max_position_embeddings": 40,
-    "optimizer.learning_rate": "3e-3",
-    "optimizer.num_warmup_steps": 4,
-    "training.num_train_steps": STEPS,
-    "training.global_batch_size": 16,
-    "training.microbatch_size": 8,
-    "cadence.log_every": 5,
-    "cadence.evaluate_every": 20,
-    "cadence.checkpoint_every": 4,
-}
-
-
-def settings(data_dir, output_dir, **changes):
-    return {**SETTINGS, "data.data_dir": str(data_dir), "output_dir": str(output_dir), **changes}
-
-
-def configure(data_dir, output_dir, **changes):
-    return configuration.load(configuration.PretrainConfig, None, settings(data_dir, output_dir, **changes))
-
-
-def command(data_dir, output_dir, **changes):
-    words = [sys.executable, "-m", "tf_bert.cli", "pretrain"]
-    for key, value in settings(data_dir, output_dir, **changes).items():
-        words += [f"--{key}", str(value)]
-    return words
-
-
-def start(data_dir, output_dir, **changes):
-    return subprocess.Popen(
-        command(data_dir, output_dir, **changes), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def weights(output_dir):
-    return load_file(output_dir / "model" / "model.safetensors")
-
 
 @pytest.fixture(scope="module")
 def finished(data_dir, tmp_path_factory):
     """The directory and the console output of an uninterrupted run."""
     output_dir = tmp_path_factory.mktemp("runs") / "finished"
-    process = start(data_dir, output_dir)
-    printed = process.communicate()[0]
-    assert process.returncode == 0, printed
-    return output_dir, printed
+    return output_dir, finish(start(data_dir, output_dir))
 
 
 # --- what a run leaves -------------------------------------------------------------------------------------------
@@ -165,34 +128,17 @@ def test_a_finished_run_started_again_from_its_own_config_changes_nothing(finish
 # --- resuming ----------------------------------------------------------------------------------------------------
 
 
-def assert_same_run(output_dir, finished_dir):
-    ours, theirs = weights(output_dir), weights(finished_dir)
-    assert ours.keys() == theirs.keys()
-    for name in ours:
-        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
-    timeless = [
-        [{key: value for key, value in entry.items() if "per_second" not in key} for entry in read_metrics(path)]
-        for path in (output_dir / "metrics.jsonl", finished_dir / "metrics.jsonl")
-    ]
-    assert timeless[0] == timeless[1]
-
-
 def test_killed_at_random_and_started_again_it_ends_bit_for_bit_the_same(finished, data_dir, tmp_path):
     """Dropout is on: its random state is a part of the checkpoint."""
     rng = random.Random(3)
     output_dir = tmp_path / "killed"
     for _ in range(3):
         process = start(data_dir, output_dir)
-        for line in process.stdout:
-            if line.startswith("step "):
-                break
+        wait_for_line(process, "step ")
         time.sleep(rng.uniform(0.0, 0.4))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    process = start(data_dir, output_dir)
-    printed = process.communicate()[0]
-    assert process.returncode == 0, printed
-    assert "goes on from step" in printed
+    assert "goes on from step" in finish(start(data_dir, output_dir))
     assert_same_run(output_dir, finished[0])
 
 
@@ -200,9 +146,7 @@ def test_killed_at_random_and_started_again_it_ends_bit_for_bit_the_same(finishe
 def test_a_signal_saves_and_leaves_and_the_same_command_goes_on(number, finished, data_dir, tmp_path):
     output_dir = tmp_path / "stopped"
     process = start(data_dir, output_dir, **{"cadence.checkpoint_every": 1000})
-    for line in process.stdout:
-        if line.startswith("step 10/"):
-            break
+    wait_for_line(process, "step 10/")
     process.send_signal(number)
     printed = process.communicate()[0]
     assert process.returncode == 1
@@ -210,8 +154,7 @@ def test_a_signal_saves_and_leaves_and_the_same_command_goes_on(number, finished
     checkpoint, _ = CheckpointManager(output_dir / "checkpoints", keep=3).latest()
     assert 10 <= checkpoint.step < STEPS
     assert f"tf-bert pretrain: stopped by {number.name} after step {checkpoint.step}; its checkpoint is in" in message
-    done = subprocess.run(command(data_dir, output_dir), capture_output=True, text=True)
-    assert f"goes on from step {checkpoint.step}" in done.stdout
+    assert f"goes on from step {checkpoint.step}" in finish(start(data_dir, output_dir))
     assert_same_run(output_dir, finished[0])
 
 
@@ -229,17 +172,11 @@ def test_a_damaged_newest_checkpoint_is_passed_over(finished, data_dir, tmp_path
 
 @needs_horovod
 def test_two_ranks_train_the_same_model_as_one(data_dir, tmp_path):
-    no_dropout = {
-        "model.hidden_dropout_prob": 0,
-        "model.attention_probs_dropout_prob": 0,
-        "training.num_train_steps": 12,
-    }
+    no_dropout = {**NO_DROPOUT, "training.num_train_steps": 12}
     alone, together = tmp_path / "alone", tmp_path / "together"
     pretrain(configure(data_dir, alone, **no_dropout))
     run_ranks("gloo", command(data_dir, together, **no_dropout))
-    ours, theirs = weights(alone), weights(together)
-    for name in ours:
-        np.testing.assert_allclose(ours[name], theirs[name], atol=1e-5, err_msg=name)
+    assert_close_weights(alone, together, 1e-5)
     logs = [read_metrics(directory / "metrics.jsonl") for directory in (alone, together)]
     assert [entry["step"] for entry in logs[0]] == [entry["step"] for entry in logs[1]]
     assert logs[0][-1]["validation/loss"] == pytest.approx(logs[1][-1]["validation/loss"], rel=1e-5)

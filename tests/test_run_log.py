@@ -78,6 +78,14 @@ def test_a_resumed_run_replaces_the_points_that_the_killed_one_left(tmp_path, te
     assert tensorboard_scalars("train/loss") == expected
 
 
+def test_a_run_that_begins_again_has_its_first_evaluation_once(tmp_path):
+    for loss in (7.0, 8.0):
+        log = RunLog(tmp_path, first_step=0)
+        log.scalars(0, "validation", {"loss": loss}, {})
+        log.close()
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 0, "validation/loss": 8.0}]
+
+
 def test_a_text_is_readable_in_tensorboard(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

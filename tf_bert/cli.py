@@ -3,11 +3,11 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tf_bert.errors import InputError, UsageError
+from tf_bert.errors import InputError, OtherRankFailed, UsageError
 
 CONFIG_COMMAND_USAGE = "tf-bert {command} [--config FILE.yaml] [--FIELD VALUE ...]"
 
@@ -104,10 +104,30 @@ def _prepare(arguments: Sequence[str]) -> None:
 def _pretrain(arguments: Sequence[str]) -> None:
     from tf_bert.config import PretrainConfig
 
-    config = _read_config(PretrainConfig, "pretrain", arguments)
+    ranks, arguments = _take_ranks(arguments)
+    config = _read_config(PretrainConfig, "pretrain", arguments, {"ranks N": "Start N ranks on this machine (1)."})
+    if ranks > 1:
+        from tf_bert.local_ranks import run_local_ranks
+
+        if code := run_local_ranks(ranks, [sys.executable, "-m", "tf_bert.cli", "pretrain", *arguments]):
+            raise OtherRankFailed(code)
+        return
     from tf_bert.pretraining import pretrain
 
     pretrain(config)
+
+
+def _take_ranks(arguments: Sequence[str]) -> tuple[int, list[str]]:
+    """The number after `--ranks`, and the other arguments: it is about this start, not about the run."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--ranks", default="1")
+    try:
+        options, others = parser.parse_known_args(arguments)
+        if (ranks := int(options.ranks)) >= 1:
+            return ranks, others
+    except (argparse.ArgumentError, ValueError):
+        pass
+    raise UsageError("--ranks: expected how many ranks to start on this machine, such as --ranks 2")
 
 
 def _fetch_wikipedia(arguments: Sequence[str]) -> None:
@@ -199,6 +219,8 @@ def _report_errors(command: str, run: Callable[[], None]) -> int:
         return failed(error, 2)
     except InputError as error:
         return failed(error, 1)
+    except OtherRankFailed as error:
+        return error.exit_code
     except KeyboardInterrupt:
         return failed("interrupted; nothing half-written is left in use: the same command starts again or goes on", 1)
     except BrokenPipeError:  # the reader of our output has left, e.g. `| head`
@@ -239,11 +261,11 @@ def _parser(command: str, description: str) -> argparse.ArgumentParser:
 # --- commands whose options are the fields of a configuration -----------------------------------------------------
 
 
-def _read_config(cls: Any, command: str, arguments: Sequence[str]) -> Any:
+def _read_config(cls: Any, command: str, arguments: Sequence[str], options: Mapping[str, str] | None = None) -> Any:
     from tf_bert import config
 
     if "-h" in arguments or "--help" in arguments:
-        print(_config_help(cls, command))
+        print(_config_help(cls, command, options or {}))
         raise SystemExit(0)
     switches = {field.key for field in config.describe_fields(cls) if field.is_switch}
     values = parse_overrides(arguments, switches)
@@ -287,12 +309,13 @@ def _plain(found: list[str]) -> Any:
     return None if found[0] == "null" else found[0]
 
 
-def _config_help(cls: Any, command: str) -> str:
+def _config_help(cls: Any, command: str, options: Mapping[str, str]) -> str:
     import textwrap
 
     from tf_bert.config import describe_fields
 
     lines = [f"usage: {CONFIG_COMMAND_USAGE.format(command=command)}", "", cls.__doc__, ""]
+    lines += [f"  --{option}\n      {text}\n" for option, text in options.items()]
     lines += ["A field on the command line wins over the YAML file. Fields, with their defaults:", ""]
     for field in describe_fields(cls):
         lines.append(f"  --{field.key} ({field.default})")

@@ -5,16 +5,20 @@ neither needs Horovod nor pays for its import. Horovod's Keras wrappers do not w
 collectives on tensors are used.
 """
 
+import contextlib
 import json
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tf_bert.errors import InputError
+from tf_bert.errors import InputError, OtherRankFailed, UsageError
 
 # What the launchers set for every process: horovodrun with Gloo; Open MPI's mpirun, which Azure ML uses too.
 _LAUNCHERS = {"HOROVOD_RANK": "HOROVOD_SIZE", "OMPI_COMM_WORLD_RANK": "OMPI_COMM_WORLD_SIZE"}
+
+_FLOAT16_ROOM = 2.0**15  # sums stay below it; float16 ends at 65504
 
 # Types that Horovod broadcasts; others (uint32 seed states, bfloat16) travel as a wider type.
 _BROADCAST_DTYPES = frozenset({"uint8", "int8", "int32", "int64", "float16", "float32", "float64", "bool"})
@@ -46,6 +50,14 @@ class World:
         """
         return list(tensors)
 
+    def all_reduce_sum_float16(self, tensors: Sequence[Any]) -> list[Any]:
+        """`all_reduce_sum` of float32 tensors that travel as float16, so that each sum is rounded to about 11 bits.
+
+        Each tensor is scaled such that no sum can overflow and next to none underflows: elements below 2**-39 of the
+        largest are lost. What is not finite on one rank is not finite in the sum.
+        """
+        return list(tensors)
+
     def broadcast_variables(self, variables: Sequence[Any], root: int = 0) -> None:
         """Assigns the values that `variables` have on rank `root` to those of every rank.
 
@@ -65,6 +77,30 @@ class World:
     def barrier(self) -> None:
         """Returns once every rank has come here."""
 
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """A block that all ranks leave in good order, or none. There must be no collective in it.
+
+        Raises:
+          InputError, UsageError: what the block raised, on the lowest rank where it did.
+          OtherRankFailed: on all other ranks.
+        """
+        yield
+
+    @contextlib.contextmanager
+    def speaking_once(self) -> Iterator[None]:
+        """Around all that the ranks do together: one rank tells why they end.
+
+        Raises:
+          InputError: on rank 0, if another rank has ended outside of `together`.
+          OtherRankFailed: on other ranks, in the place of that and of Ctrl-C.
+        """
+        yield
+
+    def alike(self, error: InputError) -> Exception:
+        """What to raise for an error that all ranks meet at the same moment."""
+        return error if self.rank == 0 else OtherRankFailed()
+
 
 class _HorovodWorld(World):
     """The processes that a launcher started. Reached through `init`, which has initialised Horovod."""
@@ -73,6 +109,17 @@ class _HorovodWorld(World):
         import horovod.tensorflow as hvd
 
         return list(hvd.grouped_allreduce(list(tensors), op=hvd.Sum))
+
+    def all_reduce_sum_float16(self, tensors: Sequence[Any]) -> list[Any]:
+        import tensorflow as tf
+
+        # The largest sum is at most the sum of the ranks' largest elements.
+        (bounds,) = self.all_reduce_sum([tf.stack([tf.reduce_max(tf.abs(tensor)) for tensor in tensors])])
+        usable = tf.math.is_finite(bounds) & (bounds > 0.0)
+        scales = tf.unstack(tf.where(usable, tf.minimum(_FLOAT16_ROOM / bounds, 2.0**100), 1.0))
+        scaled = [tf.cast(tensor * scale, "float16") for tensor, scale in zip(tensors, scales, strict=True)]
+        totals = self.all_reduce_sum(scaled)
+        return [tf.cast(total, "float32") / scale for total, scale in zip(totals, scales, strict=True)]
 
     def broadcast_variables(self, variables: Sequence[Any], root: int = 0) -> None:
         import horovod.tensorflow as hvd
@@ -102,26 +149,68 @@ class _HorovodWorld(World):
 
         self.all_reduce_sum([tf.zeros(())])[0].numpy()
 
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        import tensorflow as tf
+
+        failure: InputError | UsageError | None = None
+        try:
+            yield
+        except (InputError, UsageError) as error:
+            failure = error
+        exit_code = 0 if failure is None else 2 if isinstance(failure, UsageError) else 1
+        (codes,) = self.all_reduce_sum([exit_code * tf.one_hot(self.rank, self.world_size, dtype=tf.int32)])
+        first = int(tf.argmax(codes > 0))
+        if failure and first == self.rank:
+            raise failure
+        if codes[first] > 0:
+            raise OtherRankFailed(int(codes[first]))
+
+    @contextlib.contextmanager
+    def speaking_once(self) -> Iterator[None]:
+        import tensorflow as tf
+
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self.rank == 0:
+                raise
+            raise OtherRankFailed() from None
+        except tf.errors.OpError as error:
+            if "Horovod" not in error.message:
+                raise
+            if self.rank == 0:
+                raise InputError(
+                    "ended because another rank has, or cannot be reached: its line or the launcher's says why; the "
+                    "same command goes on from the last complete checkpoint"
+                ) from error
+            raise OtherRankFailed() from error
+
 
 def init() -> World:
     """The world of this process; call it before TensorFlow has touched a GPU, which it binds to the local rank.
 
     Raises:
       InputError: if a launcher started this process and Horovod is missing, cannot talk to that launcher, or
-        finds fewer GPUs than processes on this machine.
+        finds fewer GPUs than processes on this machine; if Slurm's srun did, which is no such launcher.
     """
-    launched_by = next((rank for rank in _LAUNCHERS if rank in os.environ), None)
-    if launched_by is None:
+    launcher = launched_by()
+    if launcher is None:
+        if (tasks := int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))) > 1:
+            raise InputError(
+                f"srun started {tasks} processes that know nothing of each other; start them with mpirun inside of the "
+                "job, see docs/cluster.md"
+            )
         return World()
     try:
         import horovod.tensorflow as hvd
     except ImportError as error:
         raise InputError(
-            f"{launched_by} is set, so a launcher started this process, but Horovod is not installed ({error}); "
+            f"{launcher} is set, so a launcher started this process, but Horovod is not installed ({error}); "
             "run scripts/build_horovod.sh, or start a single process without the launcher"
         ) from error
     hvd.init()
-    expected = int(os.environ.get(_LAUNCHERS[launched_by], hvd.size()))
+    expected = int(os.environ.get(_LAUNCHERS[launcher], hvd.size()))
     if hvd.size() != expected:
         raise InputError(
             f"the launcher started {expected} processes, Horovod found {hvd.size()}: it was built without this "
@@ -129,6 +218,51 @@ def init() -> World:
         )
     _bind_gpu(hvd.local_rank())
     return _HorovodWorld(hvd.rank(), hvd.local_rank(), hvd.size())
+
+
+@contextlib.contextmanager
+def rendezvous(ranks: int) -> Iterator[list[dict[str, str]]]:
+    """Where `ranks` processes on this machine find each other; yields the environment that makes each a rank.
+
+    Raises:
+      InputError: if Horovod is not installed.
+    """
+    try:
+        from horovod.runner.common.util.hosts import get_host_assignments, parse_hosts
+        from horovod.runner.http.http_server import RendezvousHandler, RendezvousHTTPServer
+    except ImportError as error:
+        raise InputError(
+            f"several ranks need Horovod, which is not installed ({error}); run scripts/build_horovod.sh, or leave out "
+            "--ranks"
+        ) from error
+    slots = get_host_assignments(parse_hosts(f"localhost:{ranks}"), ranks)
+    server = RendezvousHTTPServer(("127.0.0.1", 0), RendezvousHandler, 0)
+    server.init(slots)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    common = {
+        "HOROVOD_GLOO_RENDEZVOUS_ADDR": "127.0.0.1",
+        "HOROVOD_GLOO_RENDEZVOUS_PORT": str(server.server_port),
+        "HOROVOD_GLOO_IFACE": "lo",
+        "HOROVOD_CONTROLLER": "gloo",
+        "HOROVOD_CPU_OPERATIONS": "gloo",
+        "HOROVOD_HOSTNAME": "localhost",
+        "HOROVOD_SIZE": str(ranks),
+        "HOROVOD_LOCAL_SIZE": str(ranks),
+        "HOROVOD_CROSS_RANK": "0",
+        "HOROVOD_CROSS_SIZE": "1",
+    }
+    try:
+        yield [{**common, "HOROVOD_RANK": str(rank), "HOROVOD_LOCAL_RANK": str(rank)} for rank in range(ranks)]
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def launched_by() -> str | None:
+    """The variable by which a launcher has told this process its rank, if one has."""
+    return next((rank for rank in _LAUNCHERS if rank in os.environ), None)
 
 
 def _bind_gpu(local_rank: int) -> None:
@@ -141,3 +275,5 @@ def _bind_gpu(local_rank: int) -> None:
         )
     if gpus:
         tf.config.set_visible_devices(gpus[local_rank], "GPU")
+        # Without it, the first process on a machine takes nearly all memory of its GPU, NCCL's buffers' share too.
+        tf.config.experimental.set_memory_growth(gpus[local_rank], True)

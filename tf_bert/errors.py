@@ -11,3 +11,11 @@ class InputError(Exception):
 
 class UsageError(Exception):
     """A flag or a configuration is wrong. The command ends with exit code 2."""
+
+
+class OtherRankFailed(Exception):
+    """This process ends because another rank has, which tells why: nothing is printed here."""
+
+    def __init__(self, exit_code: int = 1) -> None:
+        super().__init__(f"another rank failed with exit code {exit_code}")
+        self.exit_code = exit_code

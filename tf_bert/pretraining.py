@@ -1,5 +1,6 @@
 """`tf-bert pretrain`, from data directory to model directory. Reads top to bottom."""
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -23,11 +24,12 @@ from tf_bert.pretraining_data.manifest import MANIFEST_FILE, Manifest, read_mani
 from tf_bert.report import draw_report
 from tf_bert.run_log import RunLog, format_seconds
 from tf_bert.tokenization.tokenizer import load_tokenizer, save_tokenizer
-from tf_bert.training.callbacks import Cadence, StopSignals
+from tf_bert.training.callbacks import Cadence
 from tf_bert.training.checkpoint import CheckpointManager
 from tf_bert.training.guesses import guesses_table
 from tf_bert.training.losses import PretrainingObjective
 from tf_bert.training.optimizer import build_optimizer
+from tf_bert.training.stopping import StopSignals, Watchdog
 from tf_bert.training.train_step import Trainer
 
 CONFIG_FILE = "config.yaml"  # all settings, ready for --config
@@ -56,16 +58,24 @@ def pretrain(config: PretrainConfig) -> None:
     Raises:
       UsageError: if the configuration does not fit the data, the model or the number of ranks.
       InputError: if data or checkpoints are damaged, the disk refuses, or the run had to stop early.
+      OtherRankFailed: if another rank of the run tells why it ends.
     """
     world = distributed.init()
+    patience = config.training.rank_timeout_seconds if world.world_size > 1 else math.inf
+    with world.speaking_once(), Watchdog(patience, tells=world.rank == 0) as watchdog:
+        _pretrain(config, world, watchdog)
+
+
+def _pretrain(config: PretrainConfig, world: World, watchdog: Watchdog) -> None:
     output_dir, data_dir = Path(config.output_dir), Path(config.data.data_dir)
     training = config.training
 
     # What is asked for, checked before anything is built.
-    manifest = read_manifest(data_dir)
-    microsteps = check_against_data(config, manifest, world.world_size)
-    if world.rank == 0:
-        claim_output_directory(output_dir, config)
+    with world.together():
+        manifest = read_manifest(data_dir)
+        microsteps = check_against_data(config, manifest, world.world_size)
+        if world.rank == 0:
+            claim_output_directory(output_dir, config)
 
     # Model, optimizer, train step.
     keras.utils.set_random_seed(training.seed)
@@ -74,12 +84,14 @@ def pretrain(config: PretrainConfig) -> None:
     )
     optimizer = build_optimizer(config.optimizer, training, model.trainable_variables)
     jit_compile = bool(tf.config.list_physical_devices("GPU")) if training.jit_compile is None else training.jit_compile
-    trainer = Trainer(model, PretrainingObjective(), optimizer, world, jit_compile)
+    trainer = Trainer(model, PretrainingObjective(), optimizer, world, jit_compile, training.all_reduce_precision)
     variables = [*trainer.variables, *optimizer.variables]
 
     # Where an earlier process of this run has come to.
-    checkpoints = CheckpointManager(output_dir / "checkpoints", config.cadence.keep_checkpoints)
-    first_step, warnings = resume(checkpoints, variables) if world.rank == 0 else (0, [])
+    cadence = config.cadence
+    checkpoints = CheckpointManager(output_dir / "checkpoints", cadence.keep_checkpoints, cadence.keep_every)
+    with world.together():
+        first_step, warnings = resume(checkpoints, variables) if world.rank == 0 else (0, [])
     first_step = world.broadcast_object(first_step)
     synchronise(world, model, variables)
     log = RunLog(output_dir, first_step, enabled=world.rank == 0)
@@ -87,24 +99,29 @@ def pretrain(config: PretrainConfig) -> None:
         log.line(warning)
 
     # Data.
-    tokenizer = load_tokenizer(data_dir)
-    rows = training_dataset(
-        data_dir,
-        config.data,
-        seed=training.seed,
-        global_batch_size=training.global_batch_size,
-        microbatch_size=training.microbatch_size,
-        accumulation_steps=microsteps,
-        rank=world.rank,
-        world_size=world.world_size,
-        first_step=first_step,
-    )
-    held_out = validation_dataset(data_dir, config.data, batch_size=training.microbatch_size)
-    evaluation_batches = held_out.take(config.cadence.evaluation_batches or -1)
+    with world.together():
+        tokenizer = load_tokenizer(data_dir)
+        rows = training_dataset(
+            data_dir,
+            config.data,
+            seed=training.seed,
+            global_batch_size=training.global_batch_size,
+            microbatch_size=training.microbatch_size,
+            accumulation_steps=microsteps,
+            rank=world.rank,
+            world_size=world.world_size,
+            first_step=first_step,
+        )
+        held_out = validation_dataset(data_dir, config.data, batch_size=training.microbatch_size)
+    evaluation_batches = held_out.take(cadence.evaluation_batches or -1)
     own_share = evaluation_batches.shard(world.world_size, world.rank)
 
     # What happens every so many steps.
     clock = _Clock(training.num_train_steps, first_step, float(trainer.tokens_seen.value))
+
+    def after_each_step() -> None:
+        watchdog.step_done()
+        checkpoints.check()
 
     def log_step(step: int, values: dict[str, float]) -> None:
         values["tokens_per_second"] = clock.lap(step, values["tokens_seen"])
@@ -113,7 +130,7 @@ def pretrain(config: PretrainConfig) -> None:
 
     def evaluate(step: int) -> None:
         with clock.stopped():
-            values = trainer.evaluate_on(own_share)
+            values = trainer.evaluate_on(watchdog.watched(own_share))
             log.scalars(step, "validation", values, DESCRIPTIONS)
             log.line(_evaluation_line(step, values, manifest))
             if log.enabled:
@@ -131,18 +148,32 @@ def pretrain(config: PretrainConfig) -> None:
     if first_step == 0:
         log.text(0, "config", f"```yaml\n{yaml.safe_dump(to_dict(config), sort_keys=False)}```")
         evaluate(0)
+    stop = StopSignals(lambda: trainer.stop_requested.assign(1.0), cadence.stop_deadline_seconds, tells=world.rank == 0)
+    callback = Cadence(
+        cadence,
+        first_step,
+        training.num_train_steps,
+        training.max_bad_steps,
+        after_each_step,
+        log_step,
+        evaluate,
+        save,
+    )
     steps = training.num_train_steps - first_step
-    with closing(log), rows.errors_surfaced(), StopSignals() as stop:
-        cadence = Cadence(
-            config.cadence, first_step, training.num_train_steps, training.max_bad_steps, log_step, evaluate, save, stop
-        )
+    with closing(log), stop:
         if steps:
-            trainer.fit(rows.dataset, steps_per_epoch=steps, epochs=1, callbacks=[cadence], verbose=0, shuffle=False)
-    if stop.received and cadence.done < training.num_train_steps:
-        raise InputError(
-            f"stopped by {stop.received.name} after step {cadence.done}; its checkpoint is in "
-            f"{checkpoints.directory}, and the same command goes on from there"
+            trainer.fit(rows.dataset, steps_per_epoch=steps, epochs=1, callbacks=[callback], verbose=0, shuffle=False)
+        # Launchers end all ranks as soon as one fails, so none leaves before the last checkpoint is on disk.
+        with world.together():
+            rows.raise_errors()
+            checkpoints.wait()
+    if callback.done < training.num_train_steps:
+        signal_name = stop.received.name if stop.received else "a signal to another rank"
+        stopped = InputError(
+            f"stopped by {signal_name} after step {callback.done}; its checkpoint is in {checkpoints.directory}, and "
+            "the same command goes on from there"
         )
+        raise world.alike(stopped)
 
     # What stays.
     if world.rank == 0:

@@ -19,7 +19,8 @@ class RunLog:
 
     Args:
       directory: the run's directory; `metrics.jsonl` and `tensorboard/` go there.
-      first_step: updates done so far. Entries of later steps, left by a process that was killed, are taken back;
+      first_step: updates done so far. Entries of later steps, left by a process that was killed, are taken back, and
+        all where it is 0, since what comes before the first update is then done again;
         TensorBoard drops such points by itself when a step comes a second time.
       enabled: False on ranks other than 0.
     """
@@ -83,7 +84,7 @@ class RunLog:
 def _drop_later_steps(path: Path, first_step: int) -> None:
     if not path.exists():
         return
-    kept = [entry for entry in read_metrics(path) if entry["step"] <= first_step]
+    kept = [entry for entry in read_metrics(path) if 0 < first_step >= entry["step"]]
     partial = path.with_name(path.name + ".partial")
     partial.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
     os.replace(partial, path)

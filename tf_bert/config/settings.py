@@ -338,6 +338,10 @@ class TrainingConfig:
     """Compile forward and backward with XLA; null means on a GPU yes, on a CPU no."""
     activation_checkpointing: bool = False
     """Recompute each block's activations in the backward pass: less memory, about a third more time."""
+    all_reduce_precision: Literal["float32", "float16"] = "float32"
+    """How gradients travel between ranks; float16 halves the traffic and rounds them to 11 bits."""
+    rank_timeout_seconds: PositiveFloat = 1800.0
+    """Several ranks: end the run when one hears nothing of the others so long; more than the longest step or save."""
     max_bad_steps: PositiveInt = 10
     """End the run after this many updates in a row with a gradient that is not finite."""
     seed: NonNegativeInt = 12345
@@ -357,7 +361,19 @@ class CadenceConfig:
     checkpoint_every: PositiveInt = 5_000
     """Checkpoint, from which the run can resume."""
     keep_checkpoints: PositiveInt = 3
-    """Older checkpoints are removed."""
+    """The newest checkpoints that stay; older ones are removed."""
+    keep_every: NonNegativeInt = 0
+    """Checkpoints of steps that are multiples of this stay for good; 0: none do."""
+    stop_deadline_seconds: PositiveFloat | None = None
+    """End at once, so long after a signal to stop, if the step and its checkpoint are not done by then; null: wait."""
+
+    def __post_init__(self) -> None:
+        if self.keep_every % self.checkpoint_every:
+            nearest = max(1, round(self.keep_every / self.checkpoint_every)) * self.checkpoint_every
+            raise ValueError(
+                f"keep_every {self.keep_every} is not a multiple of checkpoint_every {self.checkpoint_every}, so most "
+                f"of its steps have no checkpoint to keep; choose e.g. {nearest}"
+            )
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -7,7 +7,6 @@ places t * G to (t + 1) * G, of which rank r takes the r-th contiguous share; so
 of reading one group.
 """
 
-import contextlib
 import dataclasses
 import functools
 import itertools
@@ -51,17 +50,12 @@ class TrainingRows:
     dataset: tf.data.Dataset
     """Batches (`schema.BATCH_FEATURES`), every tensor [accumulation_steps, microbatch_size, ...]."""
     errors: list[InputError]
-    """What went wrong while reading."""
+    """What went wrong while reading. From there on batches hold no token: nothing may be kept of such a step."""
 
-    @contextlib.contextmanager
-    def errors_surfaced(self) -> Iterator[None]:
-        """Raises the `InputError` itself where TensorFlow, which runs the reader, has wrapped it in one of its own."""
-        try:
-            yield
-        except tf.errors.OpError as error:
-            if self.errors:
-                raise self.errors[0] from error
-            raise
+    def raise_errors(self) -> None:
+        """Raises the first `InputError` of the reader, if any."""
+        if self.errors:
+            raise self.errors[0]
 
 
 def training_dataset(
@@ -91,7 +85,7 @@ def training_dataset(
 
     Raises:
       InputError: if manifest, vocabulary or shards do not fit together. Damage inside of a shard is found
-        when it is read, see `TrainingRows.errors_surfaced`.
+        when it is read, see `TrainingRows.errors`.
       UsageError: if other masks are asked for than those that original rows have.
     """
     share = microbatch_size * accumulation_steps
@@ -107,7 +101,8 @@ def training_dataset(
                 yield rows.read(step * global_batch_size + rank * share, share)
         except InputError as error:
             errors.append(error)
-            raise
+            # The other ranks go on until they hear of it, and this one must keep step with them.
+            yield from itertools.repeat(([NO_ROW] * share, np.zeros(share, np.int64)))
 
     def split_up(batch: Batch) -> Batch:
         shape = [accumulation_steps, microbatch_size]

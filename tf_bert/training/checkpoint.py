@@ -3,12 +3,15 @@
 A checkpoint is a directory `step-00001000` with `tensors.safetensors` and, written last, `manifest.json` with the
 size and SHA-256 of every file. It is written aside, flushed to disk and renamed, so that a run that is killed at any
 moment leaves either the whole checkpoint or none. Readers take the newest one that proves sound.
+
+Training waits only while the variables are copied to memory of the host; a thread writes them from there.
 """
 
 import dataclasses
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -63,36 +66,80 @@ class Checkpoint:
 
 
 class CheckpointManager:
-    """The checkpoints of one run.
+    """The checkpoints of one run, written one at a time in the background.
 
     Args:
       directory: where they live; created on the first save.
       keep: how many of the newest stay.
+      keep_every: checkpoints of steps that are multiples of this stay for good; 0: none do.
     """
 
-    def __init__(self, directory: Path, keep: int) -> None:
+    def __init__(self, directory: Path, keep: int, keep_every: int = 0) -> None:
         self.directory = directory
         self.keep = keep
+        self.keep_every = keep_every
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+        # Kept from save to save: the first touch of fresh memory costs many times the copy itself.
+        self._copies: dict[str, np.ndarray] = {}
 
     def save(self, step: int, variables: Sequence[keras.Variable], state: Mapping[str, Any]) -> Path:
-        """Writes one checkpoint, then removes the oldest beyond `keep`.
+        """Starts to write one checkpoint, after which the oldest beyond `keep` are removed.
+
+        Returns once the variables are copied; before that it waits for the save that is under way, if any.
+
+        Returns:
+          The directory that appears once it is whole.
 
         Raises:
-          InputError: if the operating system refuses to write.
+          InputError: if the operating system refused to write the save before.
         """
+        self.wait()
+        for name, variable in _by_path(variables).items():
+            value = np.asarray(variable.value.read_value())  # of the variable itself it would be a copy already
+            np.copyto(self._copies.setdefault(name, np.empty_like(value)), value)
+        path = self.directory / f"step-{step:08d}"
+        manifest = {"format": FORMAT_VERSION, "step": step, "state": state}
+        self._writing = self._writer.submit(self._write, path, step, manifest)
+        return path
+
+    def check(self) -> None:
+        """Tells of a save that failed in the meantime, and does not wait for one that is under way.
+
+        Raises:
+          InputError: if the operating system refused to write it.
+        """
+        if self._writing and self._writing.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Returns once the save under way, if any, is on disk.
+
+        Raises:
+          InputError: if the operating system refused to write it.
+        """
+        if writing := self._writing:
+            self._writing = None
+            writing.result()
+
+    def _write(self, path: Path, step: int, manifest: Mapping[str, Any]) -> None:
         for leftover in self.directory.glob(f"*{PARTIAL_SUFFIX}"):  # of a process that was killed while it saved
             shutil.rmtree(leftover)
-        path = self.directory / f"step-{step:08d}"
-        tensors = {name: np.asarray(variable) for name, variable in _by_path(variables).items()}
         with atomic_directory(path) as partial:
-            write_tensors(partial / TENSORS_FILE, tensors)
-            write_json(
-                partial / MANIFEST_FILE,
-                {"format": FORMAT_VERSION, "step": step, "files": [_describe(partial / TENSORS_FILE)], "state": state},
-            )
-        for _, old in self._present()[self.keep :]:
-            shutil.rmtree(old)
-        return path
+            write_tensors(partial / TENSORS_FILE, self._copies)
+            write_json(partial / MANIFEST_FILE, {**manifest, "files": [_describe(partial / TENSORS_FILE)]})
+        self._remove_others(step)
+
+    def _remove_others(self, newest: int) -> None:
+        """Leaves the newest `keep` up to the step just saved. Later ones are damaged: the run passed over them."""
+        present = [(step, path) for step, path in self._present() if step <= newest]
+        kept = {path for _, path in present[: self.keep]}
+        if self.keep_every:
+            kept |= {path for step, path in present if step % self.keep_every == 0}
+        for _, path in self._present():
+            if path not in kept:
+                # Out of the readers' sight first: a kill in between leaves nothing that looks like a checkpoint.
+                shutil.rmtree(path.rename(path.with_name(path.name + PARTIAL_SUFFIX)))
 
     def latest(self) -> tuple[Checkpoint | None, list[str]]:
         """The newest sound checkpoint, if any, and a line of warning for every newer one that is not sound."""

@@ -24,6 +24,7 @@ class Trainer(keras.Model):
       objective: its losses.
       optimizer: built on `model.trainable_variables`.
       world: the ranks that share a global batch.
+      all_reduce_precision: float32 or float16, in which gradients travel between ranks.
       jit_compile: compile the microstep with XLA. Horovod's operations cannot be compiled, so the XLA cluster sits
         inside a plain outer function.
     """
@@ -35,11 +36,17 @@ class Trainer(keras.Model):
         optimizer: keras.optimizers.Optimizer,
         world: World,
         jit_compile: bool = False,
+        all_reduce_precision: str = "float32",
     ) -> None:
         super().__init__(name="trainer")
         self.model = model
         self.objective = objective
         self.world = world
+        self._all_reduce_gradients = (
+            world.all_reduce_sum if all_reduce_precision == "float32" else world.all_reduce_sum_float16
+        )
+        # A variable, so that it can be set while a step is under way; it is no part of the run's state.
+        self.stop_requested = tf.Variable(0.0, trainable=False)
         self.step = keras.Variable(0, dtype="int64", trainable=False, name="step")
         self.tokens_seen = keras.Variable(0, dtype="int64", trainable=False, name="tokens_seen")
         self.bad_steps_in_row = keras.Variable(0, dtype="int64", trainable=False, name="bad_steps_in_row")
@@ -59,11 +66,12 @@ class Trainer(keras.Model):
         Returns:
           Scalars over the global batch: `loss`, `<name>_loss` and `<name>_accuracy` for every loss of the objective,
           `gradient_norm` (before clipping), `learning_rate`, `loss_scale`, `tokens_seen` (since the start of
-          the run, padding not counted) and `bad_steps_in_row`.
+          the run, padding not counted), `bad_steps_in_row`, `without_data` (ranks whose batch is all padding) and
+          `stop_requests` (ranks that have set `stop_requested` to 1).
         """
         weights = self.world.all_reduce_sum(self.objective.weights(batch))
         gradients, sums = self._accumulate(batch, weights)
-        gradients = self.world.all_reduce_sum(gradients)
+        gradients = self._all_reduce_gradients(gradients)
         loss_scale = self.optimizer.scale_loss(tf.constant(1.0))
         gradient_norm = tf.linalg.global_norm(gradients) / loss_scale
         learning_rate = tf.identity(self.optimizer.learning_rate)
@@ -74,7 +82,11 @@ class Trainer(keras.Model):
         bad_steps = tf.where(is_finite, tf.zeros((), "int64"), self.bad_steps_in_row.value + 1)
         self.bad_steps_in_row.assign(bad_steps)
 
-        *sums, tokens = self.world.all_reduce_sum([*sums, count_tokens(batch)])
+        with tf.control_dependencies(gradients):  # as late as can be, so that what is set during the step is heard
+            stop_requested = self.stop_requested.read_value()
+        own_tokens = count_tokens(batch)
+        news = [own_tokens, tf.cast(own_tokens == 0.0, "float32"), stop_requested]
+        *sums, tokens, without_data, stop_requests = self.world.all_reduce_sum([*sums, *news])
         tokens_seen = self.tokens_seen.value + tf.cast(tokens, "int64")
         self.tokens_seen.assign(tokens_seen)
         return {
@@ -84,6 +96,8 @@ class Trainer(keras.Model):
             "loss_scale": loss_scale,
             "tokens_seen": tokens_seen,
             "bad_steps_in_row": bad_steps,
+            "stop_requests": stop_requests,
+            "without_data": without_data,
         }
 
     def _accumulate(self, batch: Batch, weights: list[tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
