@@ -123,7 +123,9 @@ def test_a_data_directory_is_shown_as_its_stages(data_dir):
 
 def test_a_checkpoint_is_checked_and_shown(tmp_path):
     model = BertForPretraining(TINY)
-    path = CheckpointManager(tmp_path, keep=1).save(7, model.variables, {"data_position": 7})
+    manager = CheckpointManager(tmp_path, keep=1)
+    path = manager.save(7, model.variables, {"data_position": 7})
+    manager.wait()
     shown = inspect(str(path))
     assert shown.startswith(f"checkpoint {path}: step 7, sound")
     assert inspect(str(path / "manifest.json")) == shown

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from tf_bert.files import atomic_writer
+from tf_bert.pictures import NOT_DRAWN, open_pyplot, save_picture
 from tf_bert.run_log import METRICS_FILE, read_metrics
 
 
@@ -19,13 +19,9 @@ def draw_report(run_dir: Path, path: Path, unigram_loss: float | None) -> str:
     Returns:
       What to tell the user: the path, or why there is no picture.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        return "not drawn: matplotlib is missing; pip install 'tf_bert[plots]'"
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    pyplot = open_pyplot()
+    if pyplot is None:
+        return NOT_DRAWN
     entries = read_metrics(run_dir / METRICS_FILE)
     figure, axes = pyplot.subplots(2, 2, figsize=(12, 8), layout="constrained")
     figure.suptitle(f"Pretraining run {run_dir.name}")
@@ -44,10 +40,7 @@ def draw_report(run_dir: Path, path: Path, unigram_loss: float | None) -> str:
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
 
-    with atomic_writer(path) as file:
-        figure.savefig(file, format="png", dpi=110)
-    pyplot.close(figure)
-    return str(path)
+    return save_picture(pyplot, figure, path)
 
 
 def _curves(

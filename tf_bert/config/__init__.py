@@ -1,19 +1,24 @@
-"""Every setting of every command: what there is (`settings.py`) and how it is read (`reading.py`)."""
+"""Every setting of every command, and how it is read.
 
+`preparation.py` and `quality.py` are about data, `settings.py` is about models and runs, `reading.py` reads them all.
+"""
+
+from tf_bert.config.preparation import (
+    CorpusConfig,
+    FetchWikipediaConfig,
+    PrepareConfig,
+    VocabReportConfig,
+    VocabTrainConfig,
+)
 from tf_bert.config.quality import QualityConfig
 from tf_bert.config.reading import describe_fields, from_dict, load, load_bert_config, to_dict
 from tf_bert.config.settings import (
     BertConfig,
     CadenceConfig,
-    CorpusConfig,
     DataConfig,
-    FetchWikipediaConfig,
     OptimizerConfig,
-    PrepareConfig,
     PretrainConfig,
     TrainingConfig,
-    VocabReportConfig,
-    VocabTrainConfig,
     accumulation_steps,
 )
 

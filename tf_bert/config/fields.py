@@ -18,3 +18,12 @@ SpanWords = Annotated[float, Field(ge=1.0, le=100.0)]
 Strings = Annotated[
     tuple[str, ...], pydantic.BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
 ]
+
+
+def check_spans(mean_span_words: float, whole_word_masking: bool) -> None:
+    """Raises `ValueError` if runs of words are to be masked, but not whole words."""
+    if mean_span_words > 1.0 and not whole_word_masking:
+        raise ValueError(
+            f"mean_span_words {mean_span_words:g} chooses runs of whole words, but whole_word_masking is false; "
+            "set it to true, or mean_span_words to 1"
+        )

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from tf_bert.files import atomic_writer
+from tf_bert.pictures import NOT_DRAWN, open_pyplot, save_picture
 from tf_bert.pretraining_data.manifest import LENGTH_BINS, Manifest
 
 
@@ -20,13 +20,9 @@ def draw_manifest(manifest: Manifest, path: Path) -> str:
     Raises:
       InputError: if the operating system refuses to write.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        return "not drawn: matplotlib is missing; pip install 'tf_bert[plots]'"
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    pyplot = open_pyplot()
+    if pyplot is None:
+        return NOT_DRAWN
     splits = {name: split for name, split in manifest.splits.items() if split.records}
     figure, axes = pyplot.subplots(
         len(splits), 3, figsize=(15, 1 + 3.4 * len(splits)), layout="constrained", squeeze=False
@@ -45,10 +41,7 @@ def draw_manifest(manifest: Manifest, path: Path) -> str:
         examples.set_title(f"{name}: tokens of an example")
         _histogram(rows, split.lengths.rows, manifest.max_seq_length)
         rows.set_title(f"{name}: tokens of a row, {split.fill:.1%} full")
-    with atomic_writer(path) as file:
-        figure.savefig(file, format="png", dpi=110)
-    pyplot.close(figure)
-    return str(path)
+    return save_picture(pyplot, figure, path)
 
 
 def _histogram(axis: Any, counts: list[int], longest: int) -> None:

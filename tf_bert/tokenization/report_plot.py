@@ -1,10 +1,9 @@
 """The picture of a vocabulary report."""
 
-import warnings
 from pathlib import Path
 from typing import Any
 
-from tf_bert.files import atomic_writer
+from tf_bert.pictures import NOT_DRAWN, open_pyplot, save_picture
 from tf_bert.tokenization.report import VocabReport
 from tf_bert.tokenization.report_table import labels
 from tf_bert.tokenization.vocab import UNK
@@ -25,13 +24,9 @@ def draw_vocab_report(report: VocabReport, path: Path) -> str:
     Raises:
       InputError: if the operating system refuses to write.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        return "not drawn: matplotlib is missing; pip install 'tf_bert[plots]'"
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    pyplot = open_pyplot()
+    if pyplot is None:
+        return NOT_DRAWN
     names = labels(report.fits)
     broken = report.broken[-1]
     height = max(5.0, 1.5 + 0.24 * len(broken))
@@ -65,11 +60,7 @@ def draw_vocab_report(report: VocabReport, path: Path) -> str:
     for axis in (tokens, shares, words):
         axis.grid(axis="x" if axis is words else "y", alpha=0.3)
 
-    with warnings.catch_warnings(), atomic_writer(path) as file:
-        warnings.filterwarnings("ignore", message="Glyph")  # matplotlib's font lacks some scripts: a box is drawn
-        figure.savefig(file, format="png", dpi=110)
-    pyplot.close(figure)
-    return str(path)
+    return save_picture(pyplot, figure, path)
 
 
 def _bars(axis: Any, groups: list[str], values: list[list[float]], form: str) -> None:
