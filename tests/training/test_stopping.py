@@ -85,8 +85,9 @@ def test_the_watchdog_ends_a_process_that_hangs():
     code, _, complaint = outcome(start("with Watchdog(0.2) as watchdog:\n    watchdog.step_done()\n    hang()"))
     assert code == 1
     assert complaint == (
-        "tf-bert pretrain: ended after 0.2 seconds (training.rank_timeout_seconds) without a step: a rank hangs, is "
-        "stopped or cannot be reached; the same command goes on from the last complete checkpoint\n"
+        "tf-bert pretrain: ended after 0.2 seconds without a step (training.rank_timeout_seconds, ten times as long "
+        "before the first one): a rank hangs, is stopped or cannot be reached; the same command goes on from the last "
+        "complete checkpoint\n"
     )
 
 

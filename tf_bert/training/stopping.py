@@ -102,7 +102,8 @@ class Watchdog:
         self._left = threading.Event()
 
     def __enter__(self) -> "Watchdog":
-        self._due = time.monotonic() + 10 * self._seconds
+        self._limit = 10 * self._seconds
+        self._due = time.monotonic() + self._limit
         if math.isfinite(self._seconds):
             threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         return self
@@ -114,7 +115,8 @@ class Watchdog:
 
     def step_done(self) -> None:
         """A sign of life: the limit counts from here."""
-        self._due = time.monotonic() + self._seconds
+        self._limit = self._seconds
+        self._due = time.monotonic() + self._limit
 
     def watched(self, items: Iterable[Item]) -> Iterator[Item]:
         """The same items; each is a sign of life."""
@@ -126,9 +128,9 @@ class Watchdog:
         while not self._left.wait(min(1.0, self._seconds / 10)):
             if time.monotonic() >= self._due:
                 _end_at_once(
-                    f"ended after {self._seconds:g} seconds (training.rank_timeout_seconds) without a step: a rank "
-                    "hangs, is stopped or cannot be reached; the same command goes on from the last complete "
-                    "checkpoint",
+                    f"ended after {self._limit:g} seconds without a step (training.rank_timeout_seconds, ten times as "
+                    "long before the first one): a rank hangs, is stopped or cannot be reached; the same command goes "
+                    "on from the last complete checkpoint",
                     self._tells,
                 )
 
