@@ -19,6 +19,7 @@ from pretraining_runs import (
     configure,
     finish,
     start,
+    wait_for,
     wait_for_line,
     weights,
 )
@@ -135,6 +136,9 @@ def test_killed_at_random_and_started_again_it_ends_bit_for_bit_the_same(finishe
     for _ in range(3):
         process = start(data_dir, output_dir)
         wait_for_line(process, "step ")
+        wait_for(
+            lambda: any(output_dir.glob("checkpoints/step-????????")), process
+        )  # the first: on its way to the disk
         time.sleep(rng.uniform(0.0, 0.4))
         process.send_signal(signal.SIGKILL)
         process.communicate()
