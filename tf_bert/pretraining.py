@@ -167,6 +167,7 @@ def _pretrain(config: PretrainConfig, world: World, watchdog: Watchdog) -> None:
         with world.together():
             rows.raise_errors()
             checkpoints.wait()
+    watchdog.end()
     if callback.done < training.num_train_steps:
         signal_name = stop.received.name if stop.received else "a signal to another rank"
         stopped = InputError(

@@ -91,7 +91,7 @@ def test_the_watchdog_ends_a_process_that_hangs():
     )
 
 
-def test_signs_of_life_and_the_time_before_the_first_step():
+def test_signs_of_life_and_the_times_before_the_first_step_and_after_the_last():
     process = start(
         "with Watchdog(2.0) as watchdog:\n"
         "    time.sleep(2.5)\n"  # up to twenty seconds: before the first step a graph is compiled
@@ -100,6 +100,7 @@ def test_signs_of_life_and_the_time_before_the_first_step():
         "        time.sleep(0.6)\n"
         "    for _ in watchdog.watched(range(4)):\n"
         "        time.sleep(0.6)\n"
-        "time.sleep(2.5)\n"
+        "    watchdog.end()\n"
+        "    time.sleep(2.5)\n"
     )
     assert outcome(process) == (0, [], "")

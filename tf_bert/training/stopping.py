@@ -111,6 +111,10 @@ class Watchdog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """From here on no rank waits for another, and nothing is watched."""
         self._left.set()
 
     def step_done(self) -> None:
