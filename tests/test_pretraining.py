@@ -69,7 +69,8 @@ def test_a_run_learns_and_leaves_everything_to_look_at(finished):
     assert all(0.9 < fill <= 1.0 for fill in fills)
     assert (
         "step 5/40 | loss " in printed
-        and " tokens/s | rate " in printed
+        and " tokens/s, " in printed
+        and "% of peak | rate " in printed
         and "validation at step 40: masked LM" in printed
     )
     assert printed.splitlines()[-3:] == [

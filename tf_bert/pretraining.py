@@ -1,9 +1,7 @@
 """`tf-bert pretrain`, from data directory to model directory. Reads top to bottom."""
 
 import math
-import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +16,22 @@ from tf_bert.distributed import World
 from tf_bert.errors import InputError, UsageError
 from tf_bert.files import atomic_directory, atomic_writer, read_json, reporting_disk_errors, sha256_of, write_json
 from tf_bert.models.directory import save_model
+from tf_bert.models.flops import RowShape, training_flops
 from tf_bert.models.pretraining import BertForPretraining
 from tf_bert.pretraining_data.dataset import training_dataset, validation_dataset
 from tf_bert.pretraining_data.manifest import MANIFEST_FILE, Manifest, read_manifest
+from tf_bert.pretraining_data.masking import predictions_per_row
 from tf_bert.report import draw_report
-from tf_bert.run_log import RunLog, format_seconds
+from tf_bert.run_log import TENSORBOARD_DIR, RunLog, format_seconds
 from tf_bert.tokenization.tokenizer import load_tokenizer, save_tokenizer
 from tf_bert.training.callbacks import Cadence
 from tf_bert.training.checkpoint import CheckpointManager
+from tf_bert.training.clock import InputWait, Lap, RunClock, time_all_reduce
+from tf_bert.training.devices import Device, find_device, format_flops
 from tf_bert.training.guesses import guesses_table
 from tf_bert.training.losses import PretrainingObjective
 from tf_bert.training.optimizer import build_optimizer
+from tf_bert.training.profiling import ProfileSteps
 from tf_bert.training.stopping import StopSignals, Watchdog
 from tf_bert.training.train_step import Trainer
 
@@ -48,6 +51,14 @@ DESCRIPTIONS = {
     "loss_scale": "factor on the loss against underflow in float16; 1 otherwise",
     "tokens_seen": "tokens trained on since the start of the run, padding not counted",
     "tokens_per_second": "tokens trained on per second over all ranks, padding not counted",
+    "model_flops_per_second": "operations of the model's matrix products per second over all ranks; padding counts",
+    "utilisation": "model_flops_per_second as a share of the peak of all ranks' devices",
+    "step_seconds": "seconds of training per update, evaluation and checkpoints not counted",
+    "input_share": "share of the whole time in which a step waited for its batch",
+    "compute_share": "share of the whole time that is none of the others",
+    "all_reduce_share": "share of the whole time by one all-reduce of the gradients, timed alone before the first step",
+    "evaluation_share": "share of the whole time spent in evaluation",
+    "checkpoint_share": "share of the whole time in which a checkpoint held up the training",
     "bad_steps_in_row": "updates in a row that were skipped for a gradient that is not finite",
 }
 
@@ -117,19 +128,26 @@ def _pretrain(config: PretrainConfig, world: World, watchdog: Watchdog) -> None:
     own_share = evaluation_batches.shard(world.world_size, world.rank)
 
     # What happens every so many steps.
-    clock = _Clock(training.num_train_steps, first_step, float(trainer.tokens_seen.value))
+    device = find_device(training.precision)
+    all_reduce_seconds = 0.0
+    if world.world_size > 1:
+        all_reduce_seconds = time_all_reduce(trainer.all_reduce_gradients, model.trainable_variables)
+    step_flops = training.global_batch_size * training_flops(config.model, row_shape(config, manifest))
+    clock = RunClock(training.num_train_steps, first_step, float(trainer.tokens_seen.value), all_reduce_seconds)
 
     def after_each_step() -> None:
         watchdog.step_done()
         checkpoints.check()
 
     def log_step(step: int, values: dict[str, float]) -> None:
-        values["tokens_per_second"] = clock.lap(step, values["tokens_seen"])
+        lap = clock.lap(step, values["tokens_seen"])
+        values |= speeds(lap, step_flops, device, world.world_size)
         log.scalars(step, "train", values, DESCRIPTIONS)
+        log.scalars(step, "time", time_split(lap), DESCRIPTIONS)
         log.line(_console_line(step, training.num_train_steps, values, clock.seconds_left()))
 
     def evaluate(step: int) -> None:
-        with clock.stopped():
+        with clock.paused("evaluation"):
             values = trainer.evaluate_on(watchdog.watched(own_share))
             log.scalars(step, "validation", values, DESCRIPTIONS)
             log.line(_evaluation_line(step, values, manifest))
@@ -139,12 +157,13 @@ def _pretrain(config: PretrainConfig, world: World, watchdog: Watchdog) -> None:
                 log.text(step, "validation/guesses", guesses)
 
     def save(step: int) -> None:
-        with clock.stopped():
+        with clock.paused("checkpoint"):
             if world.rank == 0:
                 checkpoints.save(step, variables, {"config": to_dict(config), "data_position": step})
 
     # Train.
     log.line(_opening_line(manifest, model, microsteps, config, first_step))
+    log.line(f"on {world.world_size} x {device}; {format_flops(step_flops)} a step")
     if first_step == 0:
         log.text(0, "config", f"```yaml\n{yaml.safe_dump(to_dict(config), sort_keys=False)}```")
         evaluate(0)
@@ -159,10 +178,14 @@ def _pretrain(config: PretrainConfig, world: World, watchdog: Watchdog) -> None:
         evaluate,
         save,
     )
+    callbacks = [InputWait(clock.waited), callback]
+    if config.profile_steps and world.rank == 0:
+        first, last = map(int, config.profile_steps.split(":"))
+        callbacks.insert(0, ProfileSteps(output_dir / TENSORBOARD_DIR, (first, last), first_step))
     steps = training.num_train_steps - first_step
     with closing(log), stop:
         if steps:
-            trainer.fit(rows.dataset, steps_per_epoch=steps, epochs=1, callbacks=[callback], verbose=0, shuffle=False)
+            trainer.fit(rows.dataset, steps_per_epoch=steps, epochs=1, callbacks=callbacks, verbose=0, shuffle=False)
         # Launchers end all ranks as soon as one fails, so none leaves before the last checkpoint is on disk.
         with world.together():
             rows.raise_errors()
@@ -279,33 +302,28 @@ def write_model_directory(model_dir: Path, model: BertForPretraining, config: Pr
         write_json(partial / "lineage.json", lineage)
 
 
-class _Clock:
-    """Tokens per second and time left, counting training alone."""
+def row_shape(config: PretrainConfig, manifest: Manifest) -> RowShape:
+    """What the model computes on every row of the data."""
+    predictions = manifest.max_predictions_per_seq  # of rows that were masked for good
+    if predictions is None:
+        predictions = predictions_per_row(config.data, manifest.max_seq_length)
+    return RowShape(manifest.max_seq_length, predictions, manifest.max_examples_per_row)
 
-    def __init__(self, last_step: int, first_step: int, first_tokens: float) -> None:
-        self.last_step = last_step
-        self._step, self._tokens = first_step, first_tokens
-        self._started = time.perf_counter()
-        self._seconds_per_step = 0.0
 
-    @contextmanager
-    def stopped(self) -> Iterator[None]:
-        """Time spent inside does not count."""
-        began = time.perf_counter()
-        yield
-        self._started += time.perf_counter() - began
+def speeds(lap: Lap, step_flops: float, device: Device, world_size: int) -> dict[str, float]:
+    """Tokens and operations per second of training, and the latter as a share of what all devices could do at most."""
+    flops_per_second = lap.steps * step_flops / lap.seconds
+    return {
+        "tokens_per_second": lap.tokens / lap.seconds,
+        "model_flops_per_second": flops_per_second,
+        "utilisation": flops_per_second / (world_size * device.peak_flops),
+    }
 
-    def lap(self, step: int, tokens: float) -> float:
-        """Tokens per second since the last lap; `tokens` counts from the start of the run."""
-        seconds = time.perf_counter() - self._started
-        rate = (tokens - self._tokens) / seconds
-        self._seconds_per_step = seconds / (step - self._step)
-        self._step, self._tokens, self._started = step, tokens, time.perf_counter()
-        return rate
 
-    def seconds_left(self) -> float:
-        """At the pace of the last lap."""
-        return (self.last_step - self._step) * self._seconds_per_step
+def time_split(lap: Lap) -> dict[str, float]:
+    """Where the time since the last log line went."""
+    shares = {f"{name}_share": share for name, share in lap.shares.items()}
+    return {"step_seconds": lap.seconds / lap.steps, **shares}
 
 
 def _opening_line(manifest: Manifest, model: keras.Model, microsteps: int, config: PretrainConfig, step: int) -> str:
@@ -324,7 +342,8 @@ def _console_line(step: int, last_step: int, values: dict[str, float], seconds_l
     return (
         f"step {step:,}/{last_step:,} | loss {values['loss']:.3f} | masked LM {values['masked_lm_loss']:.3f} "
         f"({values['masked_lm_accuracy']:.1%}) | next sentence {values['next_sentence_accuracy']:.1%} | "
-        f"{values['tokens_per_second']:,.0f} tokens/s | rate {values['learning_rate']:.2e} | "
+        f"{values['tokens_per_second']:,.0f} tokens/s, {format_flops(values['model_flops_per_second'])}/s = "
+        f"{values['utilisation']:.1%} of peak | rate {values['learning_rate']:.2e} | "
         f"gradient norm {values['gradient_norm']:.2f} | {format_seconds(seconds_left)} left"
     )
 

@@ -156,6 +156,15 @@ class CadenceConfig:
             )
 
 
+def _step_range(value: object) -> object:
+    if isinstance(value, str) and (match := re.fullmatch(r"([1-9][0-9]*):([1-9][0-9]*)", value)):
+        if int(match[1]) > int(match[2]):
+            raise ValueError(f"found {value!r}, whose first step comes after its last; write {match[2]}:{match[1]}")
+    elif value is not None:  # YAML reads 10:20 without quotes as minutes and seconds
+        raise ValueError(f"found {value!r}, expected the first and the last step in quotes, such as '10:20'")
+    return value
+
+
 @dataclass(frozen=True, config=STRICT)
 class PretrainConfig:
     """`tf-bert pretrain`: one run."""
@@ -172,6 +181,8 @@ class PretrainConfig:
     """Steps, batch, precision."""
     cadence: CadenceConfig = CadenceConfig()
     """Logging, evaluation, checkpoints."""
+    profile_steps: Annotated[str | None, pydantic.BeforeValidator(_step_range)] = None
+    """First and last step for TensorFlow's profiler, such as '10:20', for TensorBoard's profile page; null: none."""
 
     def __post_init__(self) -> None:
         if self.optimizer.num_warmup_steps > self.training.num_train_steps:

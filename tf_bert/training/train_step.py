@@ -42,7 +42,7 @@ class Trainer(keras.Model):
         self.model = model
         self.objective = objective
         self.world = world
-        self._all_reduce_gradients = (
+        self.all_reduce_gradients = (
             world.all_reduce_sum if all_reduce_precision == "float32" else world.all_reduce_sum_float16
         )
         # A variable, so that it can be set while a step is under way; it is no part of the run's state.
@@ -50,6 +50,9 @@ class Trainer(keras.Model):
         self.step = keras.Variable(0, dtype="int64", trainable=False, name="step")
         self.tokens_seen = keras.Variable(0, dtype="int64", trainable=False, name="tokens_seen")
         self.bad_steps_in_row = keras.Variable(0, dtype="int64", trainable=False, name="bad_steps_in_row")
+        # When the batch of the step under way was there, in seconds since 1970; it is no part of the run's state.
+        with tf.device("CPU"):
+            self.batch_arrived = tf.Variable(0.0, trainable=False, dtype="float64")
         self._microstep: Callable[..., Any] = self._forward_backward
         if jit_compile:
             self._microstep = tf.function(self._forward_backward, jit_compile=True)
@@ -69,9 +72,11 @@ class Trainer(keras.Model):
           the run, padding not counted), `bad_steps_in_row`, `without_data` (ranks whose batch is all padding) and
           `stop_requests` (ranks that have set `stop_requested` to 1).
         """
+        with tf.control_dependencies(batch.values()):
+            self.batch_arrived.assign(tf.timestamp())
         weights = self.world.all_reduce_sum(self.objective.weights(batch))
         gradients, sums = self._accumulate(batch, weights)
-        gradients = self._all_reduce_gradients(gradients)
+        gradients = self.all_reduce_gradients(gradients)
         loss_scale = self.optimizer.scale_loss(tf.constant(1.0))
         gradient_norm = tf.linalg.global_norm(gradients) / loss_scale
         learning_rate = tf.identity(self.optimizer.learning_rate)
