@@ -114,10 +114,14 @@ class Trainer(keras.Model):
 
         totals = run(0)
         if accumulation_steps > 1:
+            # The loop's first forward pass needs no totals: unless told to wait, it runs beside that of microbatch 0,
+            # and memory must hold the activations of both.
+            with tf.control_dependencies(totals):
+                second = tf.constant(1)
             _, totals = tf.while_loop(
                 lambda i, _: i < accumulation_steps,
                 lambda i, totals: (i + 1, [total + more for total, more in zip(totals, run(i), strict=True)]),
-                (1, totals),
+                (second, totals),
                 parallel_iterations=1,
             )
         count = len(self.model.trainable_variables)
