@@ -42,6 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "tokenization",
         "training",
     },
+    "preflight": {"config", "models", "pretraining", "pretraining_data", "run_log", "training"},
     "cli": {
         "azure",
         "config",
@@ -50,6 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "inspection",
         "interop",
         "local_ranks",
+        "preflight",
         "pretraining",
         "pretraining_data",
         "report",
@@ -60,7 +62,13 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 # Whole commands, and who may run them.
-COMPOSITIONS: dict[str, set[str]] = {"cli": set(), "pretraining": {"cli"}, "inspection": {"cli"}, "finetuning": {"cli"}}
+COMPOSITIONS: dict[str, set[str]] = {
+    "cli": set(),
+    "pretraining": {"cli", "preflight"},
+    "preflight": {"cli"},
+    "inspection": {"cli"},
+    "finetuning": {"cli"},
+}
 
 # Libraries: which rooms stay free of TensorFlow, and which alone may import the libraries of ONLY_HERE.
 TENSORFLOW = {"tensorflow", "tensorflow_text", "horovod", "tf_keras"}

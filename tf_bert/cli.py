@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from tf_bert.errors import InputError, OtherRankFailed, UsageError
 
+_NUMBER = r"\d{1,15}(\.\d{1,15})?"
 CONFIG_COMMAND_USAGE = "tf-bert {command} [--config FILE.yaml] [--FIELD VALUE ...]"
 
 
@@ -104,8 +106,14 @@ def _prepare(arguments: Sequence[str]) -> None:
 def _pretrain(arguments: Sequence[str]) -> None:
     from tf_bert.config import PretrainConfig
 
-    ranks, arguments = _take_ranks(arguments)
-    config = _read_config(PretrainConfig, "pretrain", arguments, {"ranks N": "Start N ranks on this machine (1)."})
+    start, arguments = _take_start_options(arguments)
+    config = _read_config(PretrainConfig, "pretrain", arguments, dict(_START_OPTIONS.values()))
+    ranks = int(start["ranks"] or 1)
+    if start["dry_run"]:
+        from tf_bert.preflight import Outlook, preflight
+
+        preflight(config, Outlook(ranks, start["tokens_per_second"], start["price"]))
+        return
     if ranks > 1:
         from tf_bert.local_ranks import run_local_ranks
 
@@ -117,17 +125,43 @@ def _pretrain(arguments: Sequence[str]) -> None:
     pretrain(config)
 
 
-def _take_ranks(arguments: Sequence[str]) -> tuple[int, list[str]]:
-    """The number after `--ranks`, and the other arguments: it is about this start, not about the run."""
+# Options of `pretrain` about this start, not about the run: how they are written, and what they do.
+_START_OPTIONS = {
+    "ranks": ("ranks N", "Start N ranks on this machine (1)."),
+    "dry_run": ("dry-run", "Check settings, data and machine, show what the run would take, and start nothing."),
+    "tokens_per_second": ("tokens-per-second X", "With --dry-run: the speed of all ranks together, for the time."),
+    "price": ("price X", "With --dry-run: what a device costs an hour, for the cost."),
+}
+
+
+def _take_start_options(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """The values of `_START_OPTIONS`, None where one is not given, and the other arguments."""
+    expected = {
+        "--ranks": (r"[1-9]\d{0,5}", "how many ranks to start on this machine, such as --ranks 2"),
+        "--tokens-per-second": (_NUMBER, "a speed above 0, such as --tokens-per-second 50000"),
+        "--price": (_NUMBER, "a price above 0, such as --price 2.5"),
+    }
+
+    def number(option: str) -> Callable[[str], float]:
+        def read(text: str) -> float:
+            if not re.fullmatch(expected[option][0], text) or not float(text):
+                raise ValueError(text)
+            return float(text)
+
+        return read
+
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--ranks", default="1")
+    parser.add_argument("--dry-run", action="store_true")
+    for option in expected:
+        parser.add_argument(option, type=number(option))
     try:
         options, others = parser.parse_known_args(arguments)
-        if (ranks := int(options.ranks)) >= 1:
-            return ranks, others
-    except (argparse.ArgumentError, ValueError):
-        pass
-    raise UsageError("--ranks: expected how many ranks to start on this machine, such as --ranks 2")
+    except argparse.ArgumentError as error:
+        option = str(error.argument_name)
+        raise UsageError(f"{option}: expected {expected[option][1]}" if option in expected else str(error)) from None
+    if not options.dry_run and (options.tokens_per_second or options.price):
+        raise UsageError("--tokens-per-second and --price are about what a run would take; add --dry-run")
+    return vars(options), others
 
 
 def _fetch_wikipedia(arguments: Sequence[str]) -> None:

@@ -37,6 +37,7 @@ from tf_bert.training.train_step import Trainer
 
 CONFIG_FILE = "config.yaml"  # all settings, ready for --config
 RUN_FILE = "run.json"  # what a resumed run must share with its beginning
+CHECKPOINTS_DIR = "checkpoints"
 MODEL_DIR = "model"
 REPORT_FILE = "report.png"
 
@@ -100,7 +101,7 @@ def _pretrain(config: PretrainConfig, world: World, watchdog: Watchdog) -> None:
 
     # Where an earlier process of this run has come to.
     cadence = config.cadence
-    checkpoints = CheckpointManager(output_dir / "checkpoints", cadence.keep_checkpoints, cadence.keep_every)
+    checkpoints = CheckpointManager(output_dir / CHECKPOINTS_DIR, cadence.keep_checkpoints, cadence.keep_every)
     with world.together():
         first_step, warnings = resume(checkpoints, variables) if world.rank == 0 else (0, [])
     first_step = world.broadcast_object(first_step)
@@ -215,25 +216,45 @@ def check_against_data(config: PretrainConfig, manifest: Manifest, world_size: i
     Raises:
       UsageError: if the vocabulary, the length or the batch does not fit.
     """
-    if config.model.vocab_size < manifest.vocabulary.size:
-        raise UsageError(
-            f"model.vocab_size {config.model.vocab_size} is smaller than the vocabulary of {config.data.data_dir}, "
-            f"{manifest.vocabulary.size} tokens; set model.vocab_size to {manifest.vocabulary.size} or more"
-        )
-    if manifest.max_seq_length > config.model.max_position_embeddings:
-        raise UsageError(
-            f"the rows of {config.data.data_dir} hold max_seq_length {manifest.max_seq_length} tokens, more than "
-            f"model.max_position_embeddings {config.model.max_position_embeddings}; raise the latter or prepare "
-            "shorter rows"
-        )
+    check_vocabulary(config, manifest)
+    check_length(config, manifest)
     try:
         return accumulation_steps(config.training, world_size)
     except ValueError as error:
         raise UsageError(str(error)) from error
 
 
+def check_vocabulary(config: PretrainConfig, manifest: Manifest) -> None:
+    """Raises `UsageError` if a token of the data has no row in the embedding: it would train to NaN."""
+    if config.model.vocab_size < manifest.vocabulary.size:
+        raise UsageError(
+            f"model.vocab_size {config.model.vocab_size} is smaller than the vocabulary of {config.data.data_dir}, "
+            f"{manifest.vocabulary.size} tokens; set model.vocab_size to {manifest.vocabulary.size} or more"
+        )
+
+
+def check_length(config: PretrainConfig, manifest: Manifest) -> None:
+    """Raises `UsageError` if rows are longer than the model can read."""
+    if manifest.max_seq_length > config.model.max_position_embeddings:
+        raise UsageError(
+            f"the rows of {config.data.data_dir} hold max_seq_length {manifest.max_seq_length} tokens, more than "
+            f"model.max_position_embeddings {config.model.max_position_embeddings}; raise the latter or prepare "
+            "shorter rows"
+        )
+
+
 def claim_output_directory(output_dir: Path, config: PretrainConfig) -> None:
-    """Makes the run's directory, or checks that an existing one belongs to this run.
+    """Makes the run's directory, or checks that an existing one belongs to this run; raises as the check does."""
+    check_output_directory(output_dir, config)
+    with reporting_disk_errors(output_dir):
+        output_dir.mkdir(parents=True, exist_ok=True)
+    write_json(output_dir / RUN_FILE, _identity(to_dict(config)))
+    with atomic_writer(output_dir / CONFIG_FILE) as file:
+        file.write(yaml.safe_dump(to_dict(config), sort_keys=False).encode())
+
+
+def check_output_directory(output_dir: Path, config: PretrainConfig) -> bool:
+    """Whether the directory holds this run already; otherwise it is empty or there is none.
 
     Raises:
       InputError: if it holds something else.
@@ -254,11 +275,7 @@ def claim_output_directory(output_dir: Path, config: PretrainConfig) -> None:
             f"{output_dir}: holds files but no {RUN_FILE} of a run, e.g. {next(output_dir.iterdir()).name}; "
             "choose an empty or a new output_dir"
         )
-    with reporting_disk_errors(output_dir):
-        output_dir.mkdir(parents=True, exist_ok=True)
-    write_json(path, identity)
-    with atomic_writer(output_dir / CONFIG_FILE) as file:
-        file.write(yaml.safe_dump(to_dict(config), sort_keys=False).encode())
+    return path.exists()
 
 
 def _identity(config: dict[str, Any]) -> dict[str, Any]:
