@@ -8,8 +8,9 @@
 # built in where mpicxx is found; Gloo always is. The wheel is kept in .cache/wheels and in the user's cache
 # directory, keyed by all that it depends on.
 #
-# Environment: HOROVOD_GPU_OPERATIONS=NCCL and Horovod's other build variables are passed on; CXX names the
-# compiler; WITHOUT_HOROVOD=1 skips the build.
+# Environment: HOROVOD_GPU_OPERATIONS=NCCL builds for GPUs; it needs CUDA's nvcc and NCCL: that of HOROVOD_NCCL_HOME,
+# the system's (libnccl-dev) or the one that tensorflow[and-cuda] installs. Horovod's other build variables are passed on;
+# CXX names the compiler; WITHOUT_HOROVOD=1 skips the build.
 set -euo pipefail
 
 HOROVOD_VERSION=0.28.1
@@ -44,7 +45,7 @@ find_cmake() {
 
 # Prints the directory name under which a wheel is cached: everything that the compiled library depends on.
 cache_key() {
-  "$python" - "$HOROVOD_VERSION" "$mpi" "${HOROVOD_GPU_OPERATIONS:-cpu}" <<'PY'
+  "$python" - "$HOROVOD_VERSION" "$mpi" "$gpu" <<'PY'
 import platform, sys
 from importlib.metadata import version
 
@@ -53,6 +54,19 @@ python = f"cp{sys.version_info.major}{sys.version_info.minor}"
 libc = "".join(platform.libc_ver())
 print(f"horovod-{horovod}-tf{version('tensorflow')}-{python}-{platform.machine()}-{libc}-{mpi}-{gpu}")
 PY
+}
+
+# Says where NCCL is, for a build with it: the PyPI package has no link that a linker looks for, and no static library.
+find_nccl() {
+  local package
+  [[ -z ${HOROVOD_NCCL_HOME:-} && ! -e /usr/include/nccl.h ]] || return 0
+  package=$("$python" -c 'import nvidia.nccl; print(list(nvidia.nccl.__path__)[0])' 2>>"$log") ||
+    fail "NCCL not found: install tensorflow[and-cuda] or the system's libnccl-dev, or set HOROVOD_NCCL_HOME"
+  mkdir -p "$work/nccl/lib"
+  ln -s "$package/include" "$work/nccl/include"
+  ln -s "$package/lib/libnccl.so.2" "$work/nccl/lib/libnccl.so"
+  # Found at run time from where Horovod's own library lies, in any environment.
+  export HOROVOD_NCCL_HOME=$work/nccl HOROVOD_NCCL_LINK=SHARED LDFLAGS="${LDFLAGS:-} -Wl,-rpath,\$ORIGIN/../../nvidia/nccl/lib"
 }
 
 # Installs the wheel of a cache directory, if there is one and its library loads.
@@ -71,7 +85,7 @@ keep_in() {
 
 build() {
   local source=$work/horovod-$HOROVOD_VERSION sources=$work/horovod-$HOROVOD_VERSION/horovod/tensorflow/CMakeLists.txt
-  echo "Horovod: building $HOROVOD_VERSION (about 3 minutes on 2 cores; $mpi, ${HOROVOD_GPU_OPERATIONS:-cpu})"
+  echo "Horovod: building $HOROVOD_VERSION (about 3 minutes on 2 cores; $mpi, $gpu)"
   quietly "$python" -m pip download --no-deps --no-build-isolation --no-binary horovod -d "$work" \
     "horovod==$HOROVOD_VERSION"
   tar -xzf "$work/horovod-$HOROVOD_VERSION.tar.gz" -C "$work"
@@ -102,6 +116,12 @@ trap 'rm -rf "$work"' EXIT
 export HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1
 mpi=gloo
 if command -v mpicxx >/dev/null; then mpi=gloo+mpi-$(mpicxx -show | cksum | cut -d' ' -f1); fi
+gpu=cpu
+if [[ -n ${HOROVOD_GPU_OPERATIONS:-} ]]; then
+  command -v nvcc >/dev/null || fail "nvcc not found: HOROVOD_GPU_OPERATIONS needs the CUDA toolkit on PATH"
+  gpu=$HOROVOD_GPU_OPERATIONS-cuda$(nvcc --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')
+  if [[ $HOROVOD_GPU_OPERATIONS == NCCL ]]; then find_nccl; fi
+fi
 key=$(cache_key 2>>"$log") || fail "$python has no TensorFlow to build against"
 caches=("$root/.cache/wheels/$key")
 user_cache=${XDG_CACHE_HOME:-${HOME:+$HOME/.cache}}
