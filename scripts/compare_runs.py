@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tf_bert.errors import InputError
-from tf_bert.files import atomic_writer
+from tf_bert.pictures import NOT_DRAWN, open_pyplot, save_picture
 from tf_bert.run_log import read_metrics
 
 Curve = dict[int, float]  # by step
@@ -83,13 +83,10 @@ def format_table(comparisons: Sequence[Comparison]) -> str:
     return "\n".join(lines)
 
 
-def draw(paths: Sequence[Path], a: dict[str, Curve], b: dict[str, Curve], names: Sequence[str], png: Path) -> None:
-    """Both curves of every name, one picture below the other."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+def draw(paths: Sequence[Path], a: dict[str, Curve], b: dict[str, Curve], names: Sequence[str], png: Path) -> str:
+    """Both curves of every name, one picture below the other; returns what to tell the user."""
+    if (pyplot := open_pyplot()) is None:
+        return NOT_DRAWN
     figure, axes = pyplot.subplots(len(names), 1, figsize=(10, 3 * len(names)), squeeze=False, layout="constrained")
     for axis, name in zip(axes.flat, names, strict=True):
         for label, path, curves, style in (("A", paths[0], a, "-"), ("B", paths[1], b, "--")):
@@ -99,9 +96,7 @@ def draw(paths: Sequence[Path], a: dict[str, Curve], b: dict[str, Curve], names:
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
     axes[0, 0].legend()
-    with atomic_writer(png) as file:
-        figure.savefig(file, format="png", dpi=100)
-    pyplot.close(figure)
+    return save_picture(pyplot, figure, png)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -122,8 +117,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{options.a} and {options.b} have no number at the same step to compare: {_extent(a)}; {_extent(b)}"
             )
         print(format_table(comparisons))
-        draw((options.a, options.b), a, b, [comparison.name for comparison in comparisons], options.png)
-        print(f"\nPicture: {options.png}")
+        names = [comparison.name for comparison in comparisons]
+        print(f"\nPicture: {draw((options.a, options.b), a, b, names, options.png)}")
         return 0
     except InputError as error:
         print(f"compare_runs.py: {error}", file=sys.stderr)

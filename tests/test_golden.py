@@ -64,7 +64,7 @@ def test_two_runs_are_compared_at_their_common_steps(tmp_path, capsys):
     from matplotlib import image
 
     picture = image.imread(tmp_path / "both.png")[..., :3]
-    assert picture.shape[:2] == (300, 1000)
+    assert picture.shape[:2] == (330, 1100)
     assert (abs(picture - [0.12, 0.47, 0.71]).max(axis=-1) < 0.05).sum() > 100  # A's blue line
 
 

@@ -1,7 +1,9 @@
 """The settings of models and runs: frozen dataclasses that check themselves. A field's docstring is its help text."""
 
+import re
 from typing import Annotated, Literal
 
+import pydantic
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
