@@ -3,16 +3,18 @@
 python benchmarks/prepare_scale.py [--megabytes 100] [--repeats 3] [--json FILE]
 
 The text is made of the sentences of the real dump excerpt, drawn anew for every document, one a line. Whole commands
-are timed, as a user runs them: one and two workers take turns. Then ten times the text is prepared once. Twice a second
-one looks at the memory of every process that does the work: what it has resident, and what is its own (pages that it
-has written and shares with no other process).
+are timed, as a user runs them, start-up included: one and two workers take turns, on the text and on ten times as much.
+Twice a second one looks at the memory of every process that does the work: what it has resident, and what is its own
+(pages that it has written and shares with no other process).
 """
 
 import argparse
+import itertools
 import json
 import os
 import platform
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -41,6 +43,17 @@ def write_text(path: Path, sentences: list[str], megabytes: float, seed: int) ->
 
 
 @dataclass
+class Row:
+    """Of the table: the median time, the largest memory."""
+
+    megabytes: float
+    workers: int
+    seconds: float
+    resident: float
+    private: float
+
+
+@dataclass
 class Usage:
     """Of one command; memory in MB, each the largest that any process had that does the work."""
 
@@ -58,8 +71,7 @@ def prepare(text: Path, vocab: Path, workers: int, output_dir: Path) -> Usage:
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while process.poll() is None:
-        # With one worker that is the command itself, with more its descendants.
-        for pid in family(process.pid)[0 if workers == 1 else 1 :]:
+        for pid in workers_of(process.pid) if workers > 1 else [process.pid]:
             memory = memory_of(pid)
             usage.resident = max(usage.resident, memory.get("Rss", 0.0))
             usage.private = max(usage.private, memory.get("Private_Dirty", 0.0))
@@ -70,13 +82,17 @@ def prepare(text: Path, vocab: Path, workers: int, output_dir: Path) -> Usage:
     return usage
 
 
-def family(pid: int) -> list[int]:
-    """A process and its descendants."""
+def workers_of(pid: int) -> list[int]:
+    """The children of a process's children: the latter are a server that workers are forked from, and a tracker."""
+    return [worker for child in children_of(pid) for worker in children_of(child)]
+
+
+def children_of(pid: int) -> list[int]:
+    """Those of its main thread; none of a process that has just ended."""
     try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
-        return [pid]
-    return [pid, *(member for child in children for member in family(int(child)))]
+        return []
 
 
 def memory_of(pid: int) -> dict[str, float]:
@@ -105,28 +121,34 @@ def main() -> None:
         train_vocabulary(lambda: documents, VocabTrainConfig(input="unused", vocab_size=8000)).save(vocab)
         write_text(small, sentences, options.megabytes, seed=1)
         write_text(large, sentences, 10 * options.megabytes, seed=2)
-        runs: dict[int, list[Usage]] = {1: [], 2: []}
+        runs: dict[tuple[Path, int], list[Usage]] = {}
         for repeat in range(options.repeats):
-            for workers, usages in runs.items():
-                usages.append(prepare(small, vocab, workers, root / f"data-{workers}-{repeat}"))
-        tenfold = prepare(large, vocab, 2, root / "data-large")
+            for text, workers in itertools.product((small, large), (1, 2)):
+                output_dir = root / f"data-{text.stem}-{workers}-{repeat}"
+                runs.setdefault((text, workers), []).append(prepare(text, vocab, workers, output_dir))
+                shutil.rmtree(output_dir)
 
-    seconds = {workers: statistics.median(usage.seconds for usage in usages) for workers, usages in runs.items()}
-    memory = {workers: max(usages, key=lambda usage: usage.private) for workers, usages in runs.items()}
-    rows = [(f"{options.megabytes:g} MB", workers, seconds[workers], memory[workers]) for workers in runs]
-    rows.append((f"{10 * options.megabytes:g} MB", 2, tenfold.seconds, tenfold))
+    table = []
+    for (text, workers), usages in runs.items():
+        megabytes = options.megabytes * (10 if text == large else 1)
+        resident, private = (max(getattr(usage, name) for usage in usages) for name in ("resident", "private"))
+        table.append(Row(megabytes, workers, statistics.median(usage.seconds for usage in usages), resident, private))
     print(f"{platform.machine()}, {os.cpu_count()} cores; length {LENGTH}, medians of {options.repeats} runs\n")
     print("| text | workers | seconds | largest worker, MB resident | MB of its own |\n|---|---|---|---|---|")
-    for text, workers, taken, usage in rows:
-        print(f"| {text} | {workers} | {taken:.1f} | {usage.resident:.0f} | {usage.private:.0f} |")
-    print(f"\ntwo workers over one: {seconds[1] / seconds[2]:.2f}")
+    for row in table:
+        print(f"| {row.megabytes:g} MB | {row.workers} | {row.seconds:.1f} | {row.resident:.0f} | {row.private:.0f} |")
+    small_1, small_2, large_1, large_2 = table
     print(
-        f"memory on ten times the text: {tenfold.resident / memory[2].resident:.2f} of what is resident, "
-        f"{tenfold.private / memory[2].private:.2f} of what is a process's own"
+        f"\ntwo workers over one: {small_1.seconds / small_2.seconds:.2f}, on ten times the text "
+        f"{large_1.seconds / large_2.seconds:.2f}"
+    )
+    print(
+        f"memory on ten times the text, one worker: {large_1.resident / small_1.resident:.2f}; two: "
+        f"{large_2.resident / small_2.resident:.2f} of what is resident, {large_2.private / small_2.private:.2f} of "
+        "what is a process's own"
     )
     if options.json:
-        table = [{"text": t, "workers": w, "seconds": s, **vars(u)} for t, w, s, u in rows]
-        options.json.write_text(json.dumps(table))
+        options.json.write_text(json.dumps([vars(row) for row in table]))
 
 
 if __name__ == "__main__":

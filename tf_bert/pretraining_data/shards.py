@@ -12,6 +12,7 @@ import os
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -106,7 +107,8 @@ def _build(task: ShardTask, output_dir: Path, note: NoteWriter) -> ShardEntry:
     dropped = Counter[str]()
     if task.config.quality.drop_exact_duplicates:
         texts, dropped = drop_duplicates(texts, task.near_duplicates)
-    documents = _tokenize(texts, _splitter(task.config), tokenizer, functools.partial(note.at, task.name))
+    threads = task.threads or len(os.sched_getaffinity(0))
+    documents = _tokenize(texts, _splitter(task.config), tokenizer, functools.partial(note.at, task.name), threads)
     note.at(task.name, f"the rows of its {len(texts):,} documents")
     random = HashRandom(Stream.PAIRS, seed, task.bucket)
     pairs = Pairs.joined([_examples(documents, task.config, random) for _ in range(task.passes)])
@@ -205,15 +207,22 @@ def _tokenize(
     splitter: SentenceSplitter,
     tokenizer: Tokenizer,
     on_document: Callable[[bytes], None],
+    threads: int,
 ) -> TokenizedDocuments:
-    tokens: list[np.ndarray] = [np.zeros(0, np.int32)]
-    lengths: list[np.ndarray] = [np.zeros(0, np.int64)]
-    owners: list[np.ndarray] = [np.zeros(0, np.int64)]
-    for sentences, documents in _batches_of_sentences(texts, splitter, on_document):
+    def tokenize(batch: tuple[list[str], list[int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        sentences, documents = batch
         ragged = tokenizer.tokenize(tf.constant(sentences, tf.string))
-        tokens.append(ragged.flat_values.numpy())
-        lengths.append(ragged.row_lengths().numpy())
-        owners.append(np.array(documents, np.int64))
+        return ragged.flat_values.numpy(), ragged.row_lengths().numpy(), np.array(documents, np.int64)
+
+    batches = _batches_of_sentences(texts, splitter, on_document)
+    done = [(np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.int64))]
+    if threads == 1:  # one by one, so that the note says at which document memory ran out
+        done += map(tokenize, batches)
+    else:
+        # TensorFlow lets go of Python's lock while it tokenizes; finding sentences, which does not, is done before.
+        with ThreadPoolExecutor(threads) as pool:
+            done += pool.map(tokenize, list(batches))
+    tokens, lengths, owners = zip(*done, strict=True)
     all_lengths = np.concatenate(lengths)
     owner = np.concatenate(owners)[all_lengths > 0]  # a sentence of control characters alone has no token
     sentences_of = np.bincount(owner, minlength=len(texts))
