@@ -3,7 +3,8 @@
 python benchmarks/prepare_scale.py [--megabytes 100] [--repeats 3] [--json FILE]
 
 The text is made of the sentences of the real dump excerpt, drawn anew for every document, one a line. Whole commands
-are timed, as a user runs them, start-up included: one and two workers take turns, on the text and on ten times as much.
+are timed, start-up included: one worker on one core (on two, it would tokenize on both) and two workers on two take
+turns, on the text and on ten times as much.
 Twice a second one looks at the memory of every process that does the work: what it has resident, and what is its own
 (pages that it has written and shares with no other process).
 """
@@ -69,7 +70,10 @@ def prepare(text: Path, vocab: Path, workers: int, output_dir: Path) -> Usage:
     command += ["--workers", str(workers)]
     usage = Usage(0.0)
     start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    cores = sorted(os.sched_getaffinity(0))[:workers]
+    process = subprocess.Popen(
+        ["taskset", "--cpu-list", ",".join(map(str, cores)), *command], stdout=subprocess.DEVNULL
+    )
     while process.poll() is None:
         for pid in workers_of(process.pid) if workers > 1 else [process.pid]:
             memory = memory_of(pid)
@@ -134,7 +138,9 @@ def main() -> None:
         resident, private = (max(getattr(usage, name) for usage in usages) for name in ("resident", "private"))
         table.append(Row(megabytes, workers, statistics.median(usage.seconds for usage in usages), resident, private))
     print(f"{platform.machine()}, {os.cpu_count()} cores; length {LENGTH}, medians of {options.repeats} runs\n")
-    print("| text | workers | seconds | largest worker, MB resident | MB of its own |\n|---|---|---|---|---|")
+    print(
+        "| text | workers, each on a core | seconds | largest worker, MB resident | MB of its own |\n|---|---|---|---|---|"
+    )
     for row in table:
         print(f"| {row.megabytes:g} MB | {row.workers} | {row.seconds:.1f} | {row.resident:.0f} | {row.private:.0f} |")
     small_1, small_2, large_1, large_2 = table
