@@ -138,9 +138,7 @@ def main() -> None:
         resident, private = (max(getattr(usage, name) for usage in usages) for name in ("resident", "private"))
         table.append(Row(megabytes, workers, statistics.median(usage.seconds for usage in usages), resident, private))
     print(f"{platform.machine()}, {os.cpu_count()} cores; length {LENGTH}, medians of {options.repeats} runs\n")
-    print(
-        "| text | workers, each on a core | seconds | largest worker, MB resident | MB of its own |\n|---|---|---|---|---|"
-    )
+    print("| text | workers and cores | seconds | largest worker, MB resident | MB of its own |\n|---|---|---|---|---|")
     for row in table:
         print(f"| {row.megabytes:g} MB | {row.workers} | {row.seconds:.1f} | {row.resident:.0f} | {row.private:.0f} |")
     small_1, small_2, large_1, large_2 = table
