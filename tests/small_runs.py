@@ -1,6 +1,6 @@
 """Twenty updates of a tiny model on random batches; run as a script, one rank's part of them.
 
-python small_runs.py WEIGHTS.npz
+python small_runs.py WEIGHTS.npz MICROSTEPS
 """
 
 import sys
@@ -55,17 +55,17 @@ def fit(trainer, batches, accumulation_steps):
     return {name: values[-1] for name, values in history.history.items()}
 
 
-def main(path):
-    """Trains on this rank's half of every global batch, in two microsteps; rank 0 writes weights and last logs."""
+def main(path, microsteps):
+    """Trains on this rank's share of every global batch; rank 0 writes weights and last logs."""
     world = distributed.init()
     share = 32 // world.world_size
     own = slice(world.rank * share, (world.rank + 1) * share)
     batches = [{name: value[own] for name, value in batch.items()} for batch in global_batches()]
     trainer = make_trainer(world=world)
-    logs = fit(trainer, batches, accumulation_steps=2)
+    logs = fit(trainer, batches, accumulation_steps=int(microsteps))
     if world.rank == 0:
         np.savez(path, **{v.path: np.array(v) for v in trainer.model.trainable_variables}, **logs)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

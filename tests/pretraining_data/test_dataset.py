@@ -19,14 +19,16 @@ CONFIG = DataConfig(shuffle_shards=3)
 GLOBAL = 16
 
 
-def training(data_dir, microbatch=GLOBAL, rank=0, world_size=1, first_step=0, seed=1, config=CONFIG):
+def training(
+    data_dir, microbatch=GLOBAL, rank=0, world_size=1, first_step=0, seed=1, config=CONFIG, global_batch=GLOBAL
+):
     return training_dataset(
         data_dir,
         config,
         seed=seed,
-        global_batch_size=GLOBAL,
+        global_batch_size=global_batch,
         microbatch_size=microbatch,
-        accumulation_steps=GLOBAL // microbatch // world_size,
+        accumulation_steps=global_batch // microbatch // world_size,
         rank=rank,
         world_size=world_size,
         first_step=first_step,
@@ -72,6 +74,30 @@ def test_ranks_and_microbatches_share_the_same_global_batches(data_dir, world_si
     for step, batch in enumerate(whole):
         shares = [rank[step] for rank in ranks]
         assert_equal_batches({name: np.concatenate([share[name] for share in shares]) for name in batch}, batch)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+def test_of_any_number_of_ranks_each_row_goes_to_one_and_once_an_epoch(data_dir, world_size):
+    stored = rows_of(data_dir).read(0, read_manifest(data_dir).splits["train"].records)[0]
+    steps = -(-2 * len(stored) // 24)  # two epochs, the second begins within a step
+    ranks = [
+        steps_of(training(data_dir, 24 // world_size, rank, world_size, global_batch=24), steps)
+        for rank in range(world_size)
+    ]
+    seen = [ids for step in range(steps) for rank in ranks for ids in unmasked(rank[step])]
+    in_order = [tuple(parse_row(row)["input_ids"].tolist()) for row in rows_of(data_dir).read(0, len(seen))[0]]
+    assert seen == in_order  # the order does not know of ranks
+    once = sorted(tuple(parse_row(row)["input_ids"].tolist()) for row in stored)
+    assert sorted(seen[: len(stored)]) == once == sorted(seen[len(stored) : 2 * len(stored)])
+
+
+def unmasked(batch):
+    """The token ids of every row as they are stored."""
+    ids = batch["input_ids"].copy()
+    rows, masks = np.nonzero(batch["masked_lm_weights"])
+    ids[rows, batch["masked_lm_positions"][rows, masks]] = batch["masked_lm_ids"][rows, masks]
+    lengths = np.count_nonzero(batch["example_ids"], axis=1)
+    return [tuple(row[:length].tolist()) for row, length in zip(ids, lengths, strict=True)]
 
 
 @pytest.mark.parametrize("first_step", [1, 7, 40])
@@ -144,12 +170,8 @@ def test_batches_have_the_shapes_and_types_of_the_schema(data_dir):
 def test_unmasked_batches_are_the_stored_rows(data_dir):
     stored, _ = rows_of(data_dir).read(0, GLOBAL)
     (batch,) = steps_of(training(data_dir), 1)
-    for index, row in enumerate(map(parse_row, stored)):
-        weights = batch["masked_lm_weights"][index] > 0
-        ids = batch["input_ids"][index].copy()
-        ids[batch["masked_lm_positions"][index][weights]] = batch["masked_lm_ids"][index][weights]
-        count = len(row["input_ids"])
-        assert ids[:count].tolist() == row["input_ids"].tolist() and not ids[count:].any()
+    for index, (row, ids) in enumerate(zip(map(parse_row, stored), unmasked(batch), strict=True)):
+        assert ids == tuple(row["input_ids"].tolist()) and not batch["input_ids"][index, len(ids) :].any()
         lengths = np.bincount(batch["example_ids"][index])[1:]
         assert lengths.tolist() == row["example_lengths"].tolist()
         used = batch["next_sentence_weights"][index] > 0

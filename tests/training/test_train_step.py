@@ -35,13 +35,23 @@ def test_4_microsteps_of_8_end_where_1_of_32_ends(precision, tolerance, jit_comp
         np.testing.assert_allclose(logs[0][name], logs[1][name], rtol=1e-4 if precision == "float32" else 1e-2)
 
 
+@pytest.fixture(scope="module")
+def one_of_32():
+    """A trainer that has seen every global batch in one microstep, and its last logs."""
+    trainer = make_trainer()
+    return trainer, fit(trainer, global_batches(), 1)
+
+
 @needs_horovod
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_two_ranks_of_2_microsteps_end_where_1_of_32_ends(launcher, tmp_path):
+@pytest.mark.parametrize("microsteps", [1, 4])
+def test_two_ranks_end_where_one_microstep_of_32_ends(launcher, microsteps, one_of_32, tmp_path):
+    masks = [stacked(batch, 2 * microsteps)["masked_lm_weights"].sum(axis=(1, 2)) for batch in global_batches()]
+    uneven = sum(len(set(counts)) > 1 for counts in masks)
+    assert uneven >= 15, "ranks and microbatches must differ in their number of masks, nearly always"
     worker = Path(__file__).parent.parent / "small_runs.py"
-    run_ranks(launcher, [sys.executable, str(worker), str(tmp_path / "weights.npz")])
-    trainer = make_trainer()
-    logs = fit(trainer, global_batches(), 1)
+    run_ranks(launcher, [sys.executable, str(worker), str(tmp_path / "weights.npz"), str(microsteps)])
+    trainer, logs = one_of_32
     found = np.load(tmp_path / "weights.npz")
     for variable in trainer.model.trainable_variables:
         np.testing.assert_allclose(variable, found[variable.path], rtol=0, atol=1e-6)
