@@ -187,6 +187,37 @@ def test_two_ranks_train_the_same_model_as_one(data_dir, tmp_path):
     assert logs[0][-1]["validation/loss"] == pytest.approx(logs[1][-1]["validation/loss"], rel=1e-5)
 
 
+@pytest.mark.slow
+def test_a_time_budget_ends_the_run_and_counts_over_restarts(data_dir, tmp_path):
+    budget = {
+        "training.num_train_steps": 1_000_000,
+        "training.time_budget_hours": 8 / 3600,
+        "optimizer.num_warmup_steps": 0,
+        "optimizer.schedule": "time_budget",
+        "optimizer.warmup_hours": 2 / 3600,
+        "cadence.checkpoint_every": 50,
+        "cadence.evaluate_every": 1_000_000,
+    }
+    process = start(data_dir, tmp_path / "run", **budget)
+    wait_for_line(process, "step 60/")
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    log = [entry for entry in finish_and_read(data_dir, tmp_path / "run", budget) if "train/hours" in entry]
+    hours = np.array([entry["train/hours"] for entry in log])
+    assert (np.diff(hours) > 0).all() and hours[-2] < 8 / 3600 <= hours[-1] < 9 / 3600
+    # The rate of an update follows from the hours before it: those logged, less the step's own.
+    rates = np.array([entry["train/learning_rate"] for entry in log])
+    triangle = 3e-3 * np.minimum(hours * 3600 / 2, (8 - hours * 3600) / 6)
+    assert np.abs(rates - triangle).max() < 3e-4 and rates.max() > 2.5e-3 and rates[-1] < 2e-4
+    assert finish_and_read(data_dir, tmp_path / "run", budget)[-1]["step"] == log[-1]["step"]
+
+
+def finish_and_read(data_dir, output_dir, settings):
+    finish(start(data_dir, output_dir, **settings))
+    assert (output_dir / "model" / "model.safetensors").exists()
+    return read_metrics(output_dir / "metrics.jsonl")
+
+
 # --- refusals ----------------------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tf_bert.config import PretrainConfig, accumulation_steps
+from tf_bert.config import PretrainConfig, accumulation_steps, stage_runs
 from tf_bert.errors import InputError, UsageError
 from tf_bert.models.flops import RowShape, count_parameters, training_flops
 from tf_bert.pretraining import (
@@ -43,18 +43,21 @@ def preflight(config: PretrainConfig, outlook: Outlook) -> None:
       InputError: if the data directory has no manifest, or a check of data or machine failed.
       UsageError: if a check of the configuration failed.
     """
-    manifest = read_manifest(Path(config.data.data_dir))
-    device = find_device(config.training.precision)
-    for label, text in plan(config, manifest, device, outlook):
-        print(f"{label:<14}{text}")
     failures, count = [], 0
-    for name, check in checks(config, manifest, device, outlook.world_size):
-        count += 1
-        try:
-            print(f"ok      {name}: {check()}")
-        except (InputError, UsageError) as failure:
-            failures.append(failure)
-            print(f"FAILED  {name}: {failure}")
+    for stage in stage_runs(config):
+        if stage.name:
+            print(f"--- stage {stage.name} ---")
+        manifest = read_manifest(Path(stage.config.data.data_dir))
+        device = find_device(stage.config.training.precision)
+        for label, text in plan(stage.config, manifest, device, outlook):
+            print(f"{label:<14}{text}")
+        for name, check in checks(stage.config, manifest, device, outlook.world_size):
+            count += 1
+            try:
+                print(f"ok      {name}: {check()}")
+            except (InputError, UsageError) as failure:
+                failures.append(failure)
+                print(f"FAILED  {name}: {failure}")
     if failures:
         raise type(failures[0])(f"--dry-run: {len(failures)} of {count} checks failed, see the lines above")
     print("Nothing was started; the same command without --dry-run does.")

@@ -11,7 +11,7 @@ import tensorflow as tf
 import yaml
 
 from tf_bert import __version__, distributed
-from tf_bert.config import PretrainConfig, accumulation_steps, to_dict
+from tf_bert.config import PretrainConfig, StageRun, accumulation_steps, stage_runs, to_dict
 from tf_bert.distributed import World
 from tf_bert.errors import InputError, UsageError
 from tf_bert.files import atomic_directory, atomic_writer, read_json, reporting_disk_errors, sha256_of, write_json
@@ -39,6 +39,7 @@ CONFIG_FILE = "config.yaml"  # all settings, ready for --config
 RUN_FILE = "run.json"  # what a resumed run must share with its beginning
 CHECKPOINTS_DIR = "checkpoints"
 MODEL_DIR = "model"
+LINEAGE_FILE = "lineage.json"  # in the model directory: where its weights come from
 REPORT_FILE = "report.png"
 
 DESCRIPTIONS = {
@@ -51,6 +52,7 @@ DESCRIPTIONS = {
     "learning_rate": "learning rate of the update",
     "loss_scale": "factor on the loss against underflow in float16; 1 otherwise",
     "tokens_seen": "tokens trained on since the start of the run, padding not counted",
+    "hours": "of the time budget that are used up",
     "tokens_per_second": "tokens trained on per second over all ranks, padding not counted",
     "model_flops_per_second": "operations of the model's matrix products per second over all ranks; padding counts",
     "utilisation": "model_flops_per_second as a share of the peak of all ranks' devices",
@@ -65,7 +67,7 @@ DESCRIPTIONS = {
 
 
 def pretrain(config: PretrainConfig) -> None:
-    """Runs or resumes one pretraining run.
+    """Runs or resumes one pretraining run, stage by stage if it has such.
 
     Raises:
       UsageError: if the configuration does not fit the data, the model or the number of ranks.
@@ -73,12 +75,23 @@ def pretrain(config: PretrainConfig) -> None:
       OtherRankFailed: if another rank of the run tells why it ends.
     """
     world = distributed.init()
-    patience = config.training.rank_timeout_seconds if world.world_size > 1 else math.inf
-    with world.speaking_once(), Watchdog(patience, tells=world.rank == 0) as watchdog:
-        _pretrain(config, world, watchdog)
+    with world.speaking_once():
+        for stage in stage_runs(config):
+            with world.together():
+                done = world.rank == 0 and bool(stage.name) and is_done(stage.config)
+            if world.broadcast_object(done):
+                if world.rank == 0:
+                    print(f"stage {stage.name}: is done, see {stage.config.output_dir}")
+                continue
+            if stage.starts_from:
+                keras.backend.clear_session()
+            patience = stage.config.training.rank_timeout_seconds if world.world_size > 1 else math.inf
+            with Watchdog(patience, tells=world.rank == 0) as watchdog:
+                _pretrain(stage, world, watchdog)
 
 
-def _pretrain(config: PretrainConfig, world: World, watchdog: Watchdog) -> None:
+def _pretrain(stage: StageRun, world: World, watchdog: Watchdog) -> None:
+    config = stage.config
     output_dir, data_dir = Path(config.output_dir), Path(config.data.data_dir)
     training = config.training
 
@@ -94,9 +107,12 @@ def _pretrain(config: PretrainConfig, world: World, watchdog: Watchdog) -> None:
     model = BertForPretraining(
         config.model, training.precision, training.activation_checkpointing, dropout_seed=training.seed
     )
-    optimizer = build_optimizer(config.optimizer, training, model.trainable_variables)
+    hours = keras.Variable(0.0, dtype="float64", trainable=False, name="hours") if training.time_budget_hours else None
+    optimizer = build_optimizer(config.optimizer, training, model.trainable_variables, stage.earlier_updates, hours)
     jit_compile = bool(tf.config.list_physical_devices("GPU")) if training.jit_compile is None else training.jit_compile
-    trainer = Trainer(model, PretrainingObjective(), optimizer, world, jit_compile, training.all_reduce_precision)
+    trainer = Trainer(
+        model, PretrainingObjective(), optimizer, world, jit_compile, training.all_reduce_precision, hours
+    )
     variables = [*trainer.variables, *optimizer.variables]
 
     # Where an earlier process of this run has come to.
@@ -104,6 +120,9 @@ def _pretrain(config: PretrainConfig, world: World, watchdog: Watchdog) -> None:
     checkpoints = CheckpointManager(output_dir / CHECKPOINTS_DIR, cadence.keep_checkpoints, cadence.keep_every)
     with world.together():
         first_step, warnings = resume(checkpoints, variables) if world.rank == 0 else (0, [])
+        if world.rank == 0 and first_step == 0 and stage.starts_from:
+            carried = [*model.variables, *(optimizer.variables if stage.carries_optimizer else [])]
+            start_from(Path(stage.starts_from), carried)
     first_step = world.broadcast_object(first_step)
     synchronise(world, model, variables)
     log = RunLog(output_dir, first_step, enabled=world.rank == 0)
@@ -145,7 +164,10 @@ def _pretrain(config: PretrainConfig, world: World, watchdog: Watchdog) -> None:
         values |= speeds(lap, step_flops, device, world.world_size)
         log.scalars(step, "train", values, DESCRIPTIONS)
         log.scalars(step, "time", time_split(lap), DESCRIPTIONS)
-        log.line(_console_line(step, training.num_train_steps, values, clock.seconds_left()))
+        seconds_left = clock.seconds_left()
+        if training.time_budget_hours:
+            seconds_left = min(seconds_left, max(0.0, 3600 * (training.time_budget_hours - values["hours"])))
+        log.line(_console_line(step, training.num_train_steps, values, seconds_left))
 
     def evaluate(step: int) -> None:
         with clock.paused("evaluation"):
@@ -163,6 +185,8 @@ def _pretrain(config: PretrainConfig, world: World, watchdog: Watchdog) -> None:
                 checkpoints.save(step, variables, {"config": to_dict(config), "data_position": step})
 
     # Train.
+    if stage.name:
+        log.line(f"stage {stage.name}, in {output_dir}")
     log.line(_opening_line(manifest, model, microsteps, config, first_step))
     log.line(f"on {world.world_size} x {device}; {format_flops(step_flops)} a step")
     if first_step == 0:
@@ -173,6 +197,7 @@ def _pretrain(config: PretrainConfig, world: World, watchdog: Watchdog) -> None:
         cadence,
         first_step,
         training.num_train_steps,
+        training.time_budget_hours,
         training.max_bad_steps,
         after_each_step,
         log_step,
@@ -184,15 +209,16 @@ def _pretrain(config: PretrainConfig, world: World, watchdog: Watchdog) -> None:
         first, last = map(int, config.profile_steps.split(":"))
         callbacks.insert(0, ProfileSteps(output_dir / TENSORBOARD_DIR, (first, last), first_step))
     steps = training.num_train_steps - first_step
+    callback.is_over = steps == 0 or is_used_up(training.time_budget_hours, hours)
     with closing(log), stop:
-        if steps:
+        if not callback.is_over:
             trainer.fit(rows.dataset, steps_per_epoch=steps, epochs=1, callbacks=callbacks, verbose=0, shuffle=False)
         # Launchers end all ranks as soon as one fails, so none leaves before the last checkpoint is on disk.
         with world.together():
             rows.raise_errors()
             checkpoints.wait()
     watchdog.end()
-    if callback.done < training.num_train_steps:
+    if not callback.is_over:
         signal_name = stop.received.name if stop.received else "a signal to another rank"
         stopped = InputError(
             f"stopped by {signal_name} after step {callback.done}; its checkpoint is in {checkpoints.directory}, and "
@@ -286,6 +312,28 @@ def _identity(config: dict[str, Any]) -> dict[str, Any]:
     return {**sections, "data.manifest_sha256": sha256_of(Path(config["data"]["data_dir"]) / MANIFEST_FILE)}
 
 
+def is_done(config: PretrainConfig) -> bool:
+    """Whether a stage has come to its end: its model directory, written last, is of the same settings."""
+    lineage = Path(config.output_dir) / MODEL_DIR / LINEAGE_FILE
+    return lineage.exists() and read_json(lineage)["pretraining"]["training"] == to_dict(config.training)
+
+
+def start_from(earlier_dir: Path, variables: list[keras.Variable]) -> None:
+    """Gives variables the values that they had at the end of an earlier stage.
+
+    Raises:
+      InputError: if its last checkpoint is missing or damaged, or of another model or optimizer.
+    """
+    checkpoint, warnings = CheckpointManager(earlier_dir / CHECKPOINTS_DIR, keep=1).latest()
+    if checkpoint is None or warnings:
+        reason = warnings[0] if warnings else "there is none"
+        raise InputError(
+            f"{earlier_dir}: the next stage starts from its last checkpoint ({reason}); remove "
+            f"{earlier_dir / MODEL_DIR} and run again, and the stage is ended once more"
+        )
+    checkpoint.restore(variables, only_these=True)
+
+
 def resume(checkpoints: CheckpointManager, variables: list[keras.Variable]) -> tuple[int, list[str]]:
     """Restores the newest sound checkpoint, if any; returns the updates it holds and warnings to show."""
     checkpoint, warnings = checkpoints.latest()
@@ -293,6 +341,11 @@ def resume(checkpoints: CheckpointManager, variables: list[keras.Variable]) -> t
         return 0, warnings
     checkpoint.restore(variables)
     return checkpoint.step, warnings
+
+
+def is_used_up(time_budget_hours: float | None, hours: keras.Variable | None) -> bool:
+    """Whether a resumed run has no time left."""
+    return time_budget_hours is not None and hours is not None and float(hours.value) >= time_budget_hours
 
 
 def synchronise(world: World, model: BertForPretraining, variables: list[keras.Variable]) -> None:
@@ -316,7 +369,7 @@ def write_model_directory(model_dir: Path, model: BertForPretraining, config: Pr
             "pretraining": to_dict(config),
             "data": read_json(data_dir / MANIFEST_FILE),
         }
-        write_json(partial / "lineage.json", lineage)
+        write_json(partial / LINEAGE_FILE, lineage)
 
 
 def row_shape(config: PretrainConfig, manifest: Manifest) -> RowShape:

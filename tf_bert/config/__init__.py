@@ -1,8 +1,10 @@
 """Every setting of every command, and how it is read.
 
-`preparation.py` and `quality.py` are about data, `settings.py` is about models and runs, `reading.py` reads them all.
+`preparation.py` and `quality.py` are about data, `settings.py`, `optimization.py` and `stages.py` about models and
+runs; `reading.py` reads them all.
 """
 
+from tf_bert.config.optimization import OptimizerConfig
 from tf_bert.config.preparation import (
     CorpusConfig,
     FetchWikipediaConfig,
@@ -16,11 +18,12 @@ from tf_bert.config.settings import (
     BertConfig,
     CadenceConfig,
     DataConfig,
-    OptimizerConfig,
     PretrainConfig,
+    StageConfig,
     TrainingConfig,
     accumulation_steps,
 )
+from tf_bert.config.stages import StageRun, stage_runs
 
 __all__ = [
     "BertConfig",
@@ -32,6 +35,8 @@ __all__ = [
     "PrepareConfig",
     "PretrainConfig",
     "QualityConfig",
+    "StageConfig",
+    "StageRun",
     "TrainingConfig",
     "VocabReportConfig",
     "VocabTrainConfig",
@@ -40,5 +45,6 @@ __all__ = [
     "from_dict",
     "load",
     "load_bert_config",
+    "stage_runs",
     "to_dict",
 ]

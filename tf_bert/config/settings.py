@@ -1,7 +1,7 @@
 """The settings of models and runs: frozen dataclasses that check themselves. A field's docstring is its help text."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field
@@ -10,7 +10,6 @@ from pydantic.dataclasses import dataclass
 from tf_bert.config.fields import (
     STRICT,
     MaskedShare,
-    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -18,6 +17,7 @@ from tf_bert.config.fields import (
     SpanWords,
     check_spans,
 )
+from tf_bert.config.optimization import OptimizerConfig
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -83,28 +83,6 @@ class DataConfig:
 
 
 @dataclass(frozen=True, config=STRICT)
-class OptimizerConfig:
-    """AdamW with global-norm clipping (Loshchilov and Hutter 2019), and its learning-rate schedule."""
-
-    learning_rate: NonNegativeFloat = 1e-4
-    """Peak learning rate, reached at the end of warmup; never scaled behind your back."""
-    num_warmup_steps: NonNegativeInt = 10_000
-    """Steps over which the rate rises linearly from 0."""
-    end_learning_rate: NonNegativeFloat = 0.0
-    """Rate at the last step of the linear decay."""
-    weight_decay_rate: NonNegativeFloat = 0.01
-    """Decoupled weight decay; bias and LayerNorm variables are excluded."""
-    beta_1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
-    """Decay of the first-moment average."""
-    beta_2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
-    """Decay of the second-moment average."""
-    epsilon: PositiveFloat = 1e-6
-    """Added to the root of the second moment."""
-    clip_norm: PositiveFloat = 1.0
-    """Gradients are scaled down to this global norm, after unscaling."""
-
-
-@dataclass(frozen=True, config=STRICT)
 class TrainingConfig:
     """Size, length and arithmetic of a run."""
 
@@ -114,6 +92,8 @@ class TrainingConfig:
     """Rows per optimizer update, over all ranks."""
     microbatch_size: PositiveInt = 32
     """Rows in one forward pass of one rank; accumulation_steps follows from it."""
+    time_budget_hours: PositiveFloat | None = None
+    """End the run after so many hours of training, evaluation included, even before num_train_steps; null: do not."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """Keras dtype policy; mixed_float16 adds a dynamic loss scale."""
     jit_compile: bool | None = None
@@ -168,6 +148,24 @@ def _step_range(value: object) -> object:
 
 
 @dataclass(frozen=True, config=STRICT)
+class StageConfig:
+    """One stage of a run: what it has other than the whole run."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    """Of its directory in output_dir, where its checkpoints, logs and model are."""
+    optimizer_state: Literal["reset", "carry"] = "reset"
+    """Whether the optimizer begins anew, or with the moments and the count of updates of the stage before."""
+    data: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the group data in this stage."""
+    optimizer: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the group optimizer; the schedule counts the steps of the stage."""
+    training: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the group training."""
+    cadence: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the group cadence."""
+
+
+@dataclass(frozen=True, config=STRICT)
 class PretrainConfig:
     """`tf-bert pretrain`: one run."""
 
@@ -183,14 +181,30 @@ class PretrainConfig:
     """Steps, batch, precision."""
     cadence: CadenceConfig = CadenceConfig()
     """Logging, evaluation, checkpoints."""
+    stages: tuple[StageConfig, ...] = ()
+    """Runs one after the other, each from the weights of the one before: a list of name, optimizer_state and groups."""
     profile_steps: Annotated[str | None, pydantic.BeforeValidator(_step_range)] = None
     """First and last step for TensorFlow's profiler, such as '10:20', for TensorBoard's profile page; null: none."""
 
     def __post_init__(self) -> None:
-        if self.optimizer.num_warmup_steps > self.training.num_train_steps:
+        optimizer, num_train_steps = self.optimizer, self.training.num_train_steps
+        if optimizer.num_warmup_steps > (optimizer.schedule_steps or num_train_steps):
+            spanned = "optimizer.schedule_steps" if optimizer.schedule_steps else "training.num_train_steps"
             raise ValueError(
-                f"optimizer.num_warmup_steps {self.optimizer.num_warmup_steps} exceeds training.num_train_steps "
-                f"{self.training.num_train_steps}; shorten the warmup or train longer"
+                f"optimizer.num_warmup_steps {optimizer.num_warmup_steps} exceeds {spanned} "
+                f"{optimizer.schedule_steps or num_train_steps}; shorten the warmup or train longer"
+            )
+        if optimizer.schedule_steps and optimizer.schedule_start + num_train_steps > optimizer.schedule_steps:
+            raise ValueError(
+                f"optimizer.schedule_steps {optimizer.schedule_steps} ends before the run, which begins at "
+                f"schedule_start {optimizer.schedule_start} and has training.num_train_steps {num_train_steps}; raise "
+                f"schedule_steps to {optimizer.schedule_start + num_train_steps}"
+            )
+        warmup_hours, budget_hours = self.optimizer.warmup_hours, self.training.time_budget_hours
+        if warmup_hours is not None and (budget_hours is None or warmup_hours >= budget_hours):
+            raise ValueError(
+                f"optimizer.schedule time_budget warms up for {warmup_hours:g} hours, but training.time_budget_hours "
+                f"is {'null' if budget_hours is None else format(budget_hours, 'g')}; give a longer budget"
             )
         accumulation_steps(self.training, world_size=1)
 

@@ -20,6 +20,7 @@ class Cadence(keras.callbacks.Callback):
       config: how often.
       first_step: updates that earlier processes of this run have done.
       last_step: updates of the whole run; it is logged, evaluated and saved whatever the cadence.
+      hours: of the run's time budget; with them it ends too.
       max_bad_steps: see `TrainingConfig`.
       each_step: called after every update.
       log: receives (step, the train step's scalars).
@@ -31,6 +32,7 @@ class Cadence(keras.callbacks.Callback):
         config: CadenceConfig,
         first_step: int,
         last_step: int,
+        hours: float | None,
         max_bad_steps: int,
         each_step: Callable[[], None],
         log: Callable[[int, dict[str, float]], None],
@@ -41,6 +43,8 @@ class Cadence(keras.callbacks.Callback):
         self.config = config
         self.done = first_step
         self.last_step = last_step
+        self.hours = hours
+        self.is_over = False
         self.max_bad_steps = max_bad_steps
         self.each_step = each_step
         self.log = log
@@ -50,7 +54,7 @@ class Cadence(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         assert logs is not None
         self.done += 1
-        is_last = self.done == self.last_step
+        self.is_over = is_last = self.done == self.last_step or (self.hours is not None and logs["hours"] >= self.hours)
         # Both are summed over the ranks, so that all of them stop at the same step.
         is_stopping = bool(logs["stop_requests"] > 0)
         if logs["without_data"] > 0:
@@ -70,5 +74,5 @@ class Cadence(keras.callbacks.Callback):
             self.evaluate(self.done)
         if is_last or is_stopping or self.done % self.config.checkpoint_every == 0:
             self.save(self.done)
-        if is_stopping:
+        if is_last or is_stopping:
             self.model.stop_training = True

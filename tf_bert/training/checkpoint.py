@@ -39,8 +39,12 @@ class Checkpoint:
     state: dict[str, Any]
     """What else the run put beside the tensors (data position, configuration)."""
 
-    def restore(self, variables: Sequence[keras.Variable]) -> None:
+    def restore(self, variables: Sequence[keras.Variable], only_these: bool = False) -> None:
         """Assigns every variable by its path.
+
+        Args:
+          variables: what to assign.
+          only_these: pass over what else the checkpoint holds, which is an error otherwise.
 
         Raises:
           InputError: if names, shapes or dtypes differ.
@@ -50,7 +54,7 @@ class Checkpoint:
         except SafetensorError as error:
             raise InputError(f"{self.path / TENSORS_FILE}: is damaged ({error})") from error
         wanted = _by_path(variables)
-        if different := sorted(wanted.keys() ^ tensors.keys()):
+        if different := sorted(wanted.keys() - tensors.keys() if only_these else wanted.keys() ^ tensors.keys()):
             raise InputError(
                 f"{self.path}: holds {len(tensors)} tensors, expected {len(wanted)}; the first that differs is "
                 f"{different[0]}: it was written by another model or optimizer; choose another output_dir"

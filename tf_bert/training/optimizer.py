@@ -1,14 +1,18 @@
 """The optimizer of a run, built on the variables it will update."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
+from keras import ops
 
 from tf_bert.config import OptimizerConfig, TrainingConfig
-from tf_bert.training.schedule import LinearWarmupDecay
+from tf_bert.training.schedule import build_schedule
 
 # Keras 3 calls LayerNorm's scale and shift gamma and beta: a pattern on the word LayerNorm would match nothing.
 _NOT_DECAYED = ("bias", "gamma", "beta")
+# One kernel stands for three layers of the paper, and each of them gets a trust ratio of its own.
+_FUSED_LAYERS = {"query_key_value": 3}
 
 
 def excluded_from_decay(variables: Sequence[keras.Variable]) -> list[keras.Variable]:
@@ -17,23 +21,110 @@ def excluded_from_decay(variables: Sequence[keras.Variable]) -> list[keras.Varia
 
 
 def build_optimizer(
-    config: OptimizerConfig, training: TrainingConfig, variables: Sequence[keras.Variable]
+    config: OptimizerConfig,
+    training: TrainingConfig,
+    variables: Sequence[keras.Variable],
+    earlier_updates: int = 0,
+    hours: keras.Variable | None = None,
 ) -> keras.optimizers.Optimizer:
-    """AdamW with decoupled decay, global-norm clipping and, for mixed_float16, a dynamic loss scale."""
-    schedule = LinearWarmupDecay(
-        config.learning_rate, config.num_warmup_steps, training.num_train_steps, config.end_learning_rate
-    )
-    optimizer: keras.optimizers.Optimizer = keras.optimizers.AdamW(
-        learning_rate=schedule,
-        weight_decay=config.weight_decay_rate,
-        beta_1=config.beta_1,
-        beta_2=config.beta_2,
-        epsilon=config.epsilon,
-        global_clipnorm=config.clip_norm,
-        name="adamw",
-    )
+    """The optimizer with its schedule, decay exclusions, global-norm clipping and, for mixed_float16, a loss scale.
+
+    Args:
+      config: its settings.
+      training: the run's.
+      variables: what it will update.
+      earlier_updates, hours: see `build_schedule`.
+    """
+    settings: dict[str, Any] = {
+        "learning_rate": build_schedule(config, training, earlier_updates, hours),
+        "weight_decay": config.weight_decay_rate,
+        "beta_1": config.beta_1,
+        "beta_2": config.beta_2,
+        "epsilon": config.epsilon,
+        "global_clipnorm": config.clip_norm,
+        "name": config.name,
+    }
+    optimizer: keras.optimizers.Optimizer
+    if config.name == "lamb":
+        optimizer = Lamb(bias_correction=config.bias_correction, **settings)
+    elif config.bias_correction:
+        optimizer = keras.optimizers.AdamW(**settings)
+    else:
+        optimizer = AdamWithoutBiasCorrection(**settings)
     optimizer.exclude_from_weight_decay(var_list=excluded_from_decay(variables))
     if training.precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale")
     optimizer.build(list(variables))
     return optimizer
+
+
+class AdamWithoutBiasCorrection(keras.optimizers.AdamW):
+    """AdamW whose moments are taken as they are (`AdamWeightDecayOptimizer` of google-research/bert)."""
+
+    def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
+        """Updates moments and variable; weights are decayed before, for all variables at once."""
+        m, v = _updated_moments(self, gradient, variable)
+        self.assign_sub(variable, learning_rate * m / (ops.sqrt(v) + self.epsilon))
+
+
+class Lamb(keras.optimizers.Adam):
+    """Layer-wise adaptive moments (You et al. 2020, algorithm 2), of whose shape `keras.optimizers.Lamb` falls short.
+
+    The weight decay is a part of the update whose norm the trust ratio takes, and variables that are excluded from
+    decay have no trust ratio either, as in the authors' and in NVIDIA's code. The moments are Adam's.
+
+    Args:
+      bias_correction: undo that the moments start from 0.
+      weight_decay: added to the update, times the weights.
+      **settings: of `keras.optimizers.Adam`.
+    """
+
+    def __init__(self, bias_correction: bool, weight_decay: float, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.bias_correction = bias_correction
+        self.decay_in_update = weight_decay  # not `weight_decay`, which Keras would apply outside of the trust ratio
+
+    def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
+        """Updates moments and variable."""
+        m, v = _updated_moments(self, gradient, variable)
+        step = ops.cast(self.iterations + 1, "float32")
+        unbias_m, unbias_v = (
+            1.0 - ops.power(beta, step) if self.bias_correction else 1.0 for beta in (self.beta_1, self.beta_2)
+        )
+        update = (m / unbias_m) / (ops.sqrt(v / unbias_v) + self.epsilon)
+        if self._use_weight_decay(variable):
+            update = update + self.decay_in_update * variable
+            path = self._trainable_variables[self._get_variable_index(variable)].path
+            layers = next((count for name, count in _FUSED_LAYERS.items() if name in path.split("/")), 1)
+            update = update * trust_ratios(variable, update, layers)
+        self.assign_sub(variable, learning_rate * update)
+
+
+def _updated_moments(
+    adam: keras.optimizers.Adam, gradient: Any, variable: keras.Variable
+) -> tuple[keras.Variable, keras.Variable]:
+    index = adam._get_variable_index(variable)
+    m, v = adam._momentums[index], adam._velocities[index]
+    adam.assign_add(m, (gradient - m) * (1.0 - adam.beta_1))
+    adam.assign_add(v, (ops.square(gradient) - v) * (1.0 - adam.beta_2))
+    return m, v
+
+
+def trust_ratios(weights: Any, update: Any, layers: int) -> Any:
+    """Norm of the weights by norm of the update, layer by layer; 1 where one of them is 0.
+
+    Args:
+      weights, update: float [..., width].
+      layers: so many lie side by side in the last axis.
+
+    Returns:
+      float [width], to multiply with.
+    """
+    width = weights.shape[-1] // layers
+
+    def norms(x: Any) -> Any:
+        return ops.sqrt(ops.sum(ops.square(ops.reshape(x, (-1, layers, width))), axis=(0, 2)))
+
+    of_weights, of_update = norms(weights), norms(update)
+    positive = ops.logical_and(of_weights > 0.0, of_update > 0.0)
+    return ops.repeat(ops.where(positive, of_weights / ops.where(positive, of_update, 1.0), 1.0), width)

@@ -25,6 +25,7 @@ class Trainer(keras.Model):
       optimizer: built on `model.trainable_variables`.
       world: the ranks that share a global batch.
       all_reduce_precision: float32 or float16, in which gradients travel between ranks.
+      hours: counts the hours that the run takes, as all ranks agree on them; None: they are not counted.
       jit_compile: compile the microstep with XLA. Horovod's operations cannot be compiled, so the XLA cluster sits
         inside a plain outer function.
     """
@@ -37,6 +38,7 @@ class Trainer(keras.Model):
         world: World,
         jit_compile: bool = False,
         all_reduce_precision: str = "float32",
+        hours: keras.Variable | None = None,
     ) -> None:
         super().__init__(name="trainer")
         self.model = model
@@ -53,6 +55,7 @@ class Trainer(keras.Model):
         # When the batch of the step under way was there, in seconds since 1970; it is no part of the run's state.
         with tf.device("CPU"):
             self.batch_arrived = tf.Variable(0.0, trainable=False, dtype="float64")
+        self.hours = hours
         self._microstep: Callable[..., Any] = self._forward_backward
         if jit_compile:
             self._microstep = tf.function(self._forward_backward, jit_compile=True)
@@ -69,11 +72,16 @@ class Trainer(keras.Model):
         Returns:
           Scalars over the global batch: `loss`, `<name>_loss` and `<name>_accuracy` for every loss of the objective,
           `gradient_norm` (before clipping), `learning_rate`, `loss_scale`, `tokens_seen` (since the start of
-          the run, padding not counted), `bad_steps_in_row`, `without_data` (ranks whose batch is all padding) and
-          `stop_requests` (ranks that have set `stop_requested` to 1).
+          the run, padding not counted), `bad_steps_in_row`, `without_data` (ranks whose batch is all padding),
+          `stop_requests` (ranks that have set `stop_requested` to 1) and, where they are counted, `hours`.
         """
         with tf.control_dependencies(batch.values()):
-            self.batch_arrived.assign(tf.timestamp())
+            arrived = tf.timestamp()
+        last_arrived = self.batch_arrived.read_value()
+        # What passed before the first step of this process, which compiles it, is not counted.
+        seconds = tf.where(last_arrived > 0.0, arrived - last_arrived, 0.0)
+        with tf.control_dependencies([last_arrived]):
+            self.batch_arrived.assign(arrived)
         weights = self.world.all_reduce_sum(self.objective.weights(batch))
         gradients, sums = self._accumulate(batch, weights)
         gradients = self.all_reduce_gradients(gradients)
@@ -90,10 +98,15 @@ class Trainer(keras.Model):
         with tf.control_dependencies(gradients):  # as late as can be, so that what is set during the step is heard
             stop_requested = self.stop_requested.read_value()
         own_tokens = count_tokens(batch)
-        news = [own_tokens, tf.cast(own_tokens == 0.0, "float32"), stop_requested]
-        *sums, tokens, without_data, stop_requests = self.world.all_reduce_sum([*sums, *news])
+        news = [own_tokens, tf.cast(own_tokens == 0.0, "float32"), stop_requested, tf.cast(seconds, "float32")]
+        *sums, tokens, without_data, stop_requests, seconds = self.world.all_reduce_sum([*sums, *news])
         tokens_seen = self.tokens_seen.value + tf.cast(tokens, "int64")
         self.tokens_seen.assign(tokens_seen)
+        counted = {}
+        if self.hours is not None:
+            hours = self.hours.value + tf.cast(seconds, "float64") / (3600.0 * self.world.world_size)
+            self.hours.assign(hours)
+            counted["hours"] = hours
         return {
             **self._averages(weights, sums),
             "gradient_norm": gradient_norm,
@@ -103,6 +116,7 @@ class Trainer(keras.Model):
             "bad_steps_in_row": bad_steps,
             "stop_requests": stop_requests,
             "without_data": without_data,
+            **counted,
         }
 
     def _accumulate(self, batch: Batch, weights: list[tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
