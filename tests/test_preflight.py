@@ -5,9 +5,11 @@ import re
 import shutil
 
 import pytest
+import yaml
 from pretraining_runs import command, configure
 
 from tf_bert.cli import main
+from tf_bert.config import to_dict
 from tf_bert.models.flops import RowShape, training_flops
 from tf_bert.preflight import Outlook, checkpoint_bytes, plan
 from tf_bert.pretraining import pretrain
@@ -93,6 +95,35 @@ def test_checkpoints_are_as_large_as_real_ones_and_the_directory_holds_what_was_
     code, printed, _ = dry_run(capsys, data_dir, tmp_path / "run", **changes, **{"cadence.keep_checkpoints": 2})
     assert code == 0
     assert f"ok      output: {tmp_path}/run holds this run, which goes on" in printed
+
+
+def test_a_time_budget_bounds_the_plan(data_dir):
+    manifest = read_manifest(data_dir)
+    rows, tokens_per_row = 1000 * 16, 32 * manifest.splits["train"].fill
+    changes = {"training.num_train_steps": 1000, "training.time_budget_hours": 2}
+    # Ten hours for all of it.
+    outlook = Outlook(tokens_per_second=rows * tokens_per_row / 36_000, price=3.0)
+    lines = dict(plan(configure(data_dir, "absent", **changes), manifest, A100, outlook))
+    assert lines["time"].startswith(
+        "0.0833 days (training.time_budget_hours, which end it after about 200 steps at the"
+    )
+    assert lines["cost"] == "6.00 for 2.0 device hours at 3"
+
+
+def test_each_stage_has_a_plan_and_checks(data_dir, tmp_path, capsys):
+    config = to_dict(configure(data_dir, tmp_path / "run"))
+    config["stages"] = [{"name": "a"}, {"name": "b", "training": {"num_train_steps": 7, "microbatch_size": 16}}]
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    assert main(["pretrain", "--dry-run", "--config", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith(("---", "steps"))] == [
+        "--- stage a ---",
+        "steps         40 of 16 rows of 32 tokens",
+        "--- stage b ---",
+        "steps         7 of 16 rows of 32 tokens",
+    ]
+    assert not (tmp_path / "run").exists()
 
 
 # --- the checks --------------------------------------------------------------------------------------------------

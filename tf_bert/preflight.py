@@ -87,6 +87,12 @@ def plan(config: PretrainConfig, manifest: Manifest, device: Device, outlook: Ou
     yield "memory", _memory_line(config, row, outlook.world_size)
     yield "checkpoints", _checkpoints_line(config)
     seconds, basis = _duration(config, rows * row_flops, tokens, device, outlook)
+    if training.time_budget_hours and seconds > 3600 * training.time_budget_hours:
+        steps = training.num_train_steps * 3600 * training.time_budget_hours / seconds
+        seconds, basis = (
+            3600 * training.time_budget_hours,
+            f"training.time_budget_hours, about {steps:,.0f} steps {basis}",
+        )
     yield "time", f"{seconds / SECONDS_PER_DAY:.3g} days ({basis})"
     if outlook.price is not None:
         hours = seconds / 3600 * outlook.world_size

@@ -128,6 +128,8 @@ def _suggest(cls: type, location: Sequence[str]) -> str:
     prefix = f"{parent}." if parent else ""
     names = dict.fromkeys(key[len(prefix) :].partition(".")[0] for key in keys if key.startswith(prefix))
     siblings = {sibling: prefix + sibling for sibling in names}
+    if same := [key for key in keys if key.rpartition(".")[2] == name]:
+        return f"did you mean '{same[0]}'?"
     if near := difflib.get_close_matches(name, siblings, n=1):
         return f"did you mean '{siblings[near[0]]}'?"
     if near := difflib.get_close_matches(name, [key.rpartition(".")[2] for key in keys], n=1):

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 from pydantic.dataclasses import dataclass
+from pydantic_core import ArgsKwargs
 
 from tf_bert.config.fields import (
     STRICT,
@@ -55,6 +56,26 @@ class BertConfig:
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads "
                 f"{self.num_attention_heads}; choose e.g. num_attention_heads {_largest_divisor(self)}"
             )
+
+
+def _shape(layers: int, hidden_size: int) -> dict[str, int]:
+    return {
+        "num_hidden_layers": layers,
+        "hidden_size": hidden_size,
+        "num_attention_heads": hidden_size // 64,
+        "intermediate_size": 4 * hidden_size,
+    }
+
+
+# Devlin et al. 2019 (base, large) and Turc et al. 2019.
+MODEL_SIZES = {
+    "tiny": _shape(2, 128),
+    "mini": _shape(4, 256),
+    "small": _shape(4, 512),
+    "medium": _shape(8, 512),
+    "base": _shape(12, 768),
+    "large": _shape(24, 1024),
+}
 
 
 def _largest_divisor(config: BertConfig) -> int:
@@ -171,6 +192,8 @@ class PretrainConfig:
 
     output_dir: str = "runs/pretrain"
     """The run's directory: checkpoints, logs, report and model directory. Run again, it goes on from there."""
+    model_size: Literal["tiny", "mini", "small", "medium", "base", "large"] | None = None
+    """Layers, width, heads and feed-forward width by the name of a published size; what `model` says goes before."""
     model: BertConfig = BertConfig()
     """Shape of the encoder."""
     data: DataConfig = DataConfig()
@@ -185,6 +208,16 @@ class PretrainConfig:
     """Runs one after the other, each from the weights of the one before: a list of name, optimizer_state and groups."""
     profile_steps: Annotated[str | None, pydantic.BeforeValidator(_step_range)] = None
     """First and last step for TensorFlow's profiler, such as '10:20', for TensorBoard's profile page; null: none."""
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _lay_size_under_model(cls, given: Any) -> Any:
+        values = given.kwargs if isinstance(given, ArgsKwargs) else given  # of a call, or of a file
+        if not isinstance(values, dict) or not isinstance(values.get("model", {}), dict):
+            return given
+        size = values.get("model_size")
+        shape = MODEL_SIZES.get(size, {}) if isinstance(size, str) else {}
+        return {**values, "model": {**shape, **values.get("model", {})}}
 
     def __post_init__(self) -> None:
         optimizer, num_train_steps = self.optimizer, self.training.num_train_steps
