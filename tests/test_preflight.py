@@ -104,9 +104,7 @@ def test_a_time_budget_bounds_the_plan(data_dir):
     # Ten hours for all of it.
     outlook = Outlook(tokens_per_second=rows * tokens_per_row / 36_000, price=3.0)
     lines = dict(plan(configure(data_dir, "absent", **changes), manifest, A100, outlook))
-    assert lines["time"].startswith(
-        "0.0833 days (training.time_budget_hours, which end it after about 200 steps at the"
-    )
+    assert lines["time"].startswith("0.0833 days (training.time_budget_hours, which end it after about 200 steps at")
     assert lines["cost"] == "6.00 for 2.0 device hours at 3"
 
 

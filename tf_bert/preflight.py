@@ -1,5 +1,6 @@
 """`tf-bert pretrain --dry-run`: whether a run can start and what it will take. Nothing is built, trained or written."""
 
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -87,12 +88,10 @@ def plan(config: PretrainConfig, manifest: Manifest, device: Device, outlook: Ou
     yield "memory", _memory_line(config, row, outlook.world_size)
     yield "checkpoints", _checkpoints_line(config)
     seconds, basis = _duration(config, rows * row_flops, tokens, device, outlook)
-    if training.time_budget_hours and seconds > 3600 * training.time_budget_hours:
-        steps = training.num_train_steps * 3600 * training.time_budget_hours / seconds
-        seconds, basis = (
-            3600 * training.time_budget_hours,
-            f"training.time_budget_hours, about {steps:,.0f} steps {basis}",
-        )
+    budget = 3600 * (training.time_budget_hours or math.inf)
+    if seconds > budget:
+        steps = training.num_train_steps * budget / seconds
+        seconds, basis = budget, f"training.time_budget_hours, which end it after about {steps:,.0f} steps {basis}"
     yield "time", f"{seconds / SECONDS_PER_DAY:.3g} days ({basis})"
     if outlook.price is not None:
         hours = seconds / 3600 * outlook.world_size
