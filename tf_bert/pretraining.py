@@ -11,7 +11,7 @@ import tensorflow as tf
 import yaml
 
 from tf_bert import __version__, distributed
-from tf_bert.config import PretrainConfig, StageRun, accumulation_steps, stage_runs, to_dict
+from tf_bert.config import PretrainConfig, StageRun, TrainingConfig, accumulation_steps, stage_runs, to_dict
 from tf_bert.distributed import World
 from tf_bert.errors import InputError, UsageError
 from tf_bert.files import atomic_directory, atomic_writer, read_json, reporting_disk_errors, sha256_of, write_json
@@ -32,6 +32,7 @@ from tf_bert.training.guesses import guesses_table
 from tf_bert.training.losses import PretrainingObjective
 from tf_bert.training.optimizer import build_optimizer
 from tf_bert.training.profiling import ProfileSteps
+from tf_bert.training.rollback import ROLLBACKS_FILE, Rollbacks
 from tf_bert.training.stopping import StopSignals, Watchdog
 from tf_bert.training.train_step import Trainer
 
@@ -83,14 +84,16 @@ def pretrain(config: PretrainConfig) -> None:
                 if world.rank == 0:
                     print(f"stage {stage.name}: is done, see {stage.config.output_dir}")
                 continue
-            if stage.starts_from:
-                keras.backend.clear_session()
             patience = stage.config.training.rank_timeout_seconds if world.world_size > 1 else math.inf
-            with Watchdog(patience, tells=world.rank == 0) as watchdog:
-                _pretrain(stage, world, watchdog)
+            is_over = False
+            while not is_over:
+                with Watchdog(patience, tells=world.rank == 0) as watchdog:
+                    is_over = _pretrain(stage, world, watchdog)
+                keras.backend.clear_session()
 
 
-def _pretrain(stage: StageRun, world: World, watchdog: Watchdog) -> None:
+def _pretrain(stage: StageRun, world: World, watchdog: Watchdog) -> bool:
+    """Runs one stage from its newest checkpoint on; returns whether it is over, or is to go on from there once more."""
     config = stage.config
     output_dir, data_dir = Path(config.output_dir), Path(config.data.data_dir)
     training = config.training
@@ -123,7 +126,10 @@ def _pretrain(stage: StageRun, world: World, watchdog: Watchdog) -> None:
         if world.rank == 0 and first_step == 0 and stage.starts_from:
             carried = [*model.variables, *(optimizer.variables if stage.carries_optimizer else [])]
             start_from(Path(stage.starts_from), carried)
-    first_step = world.broadcast_object(first_step)
+    rollbacks_path = output_dir / ROLLBACKS_FILE
+    with world.together():
+        skips = Rollbacks(rollbacks_path).skips() if world.rank == 0 else []
+    first_step, skips = world.broadcast_object((first_step, skips))
     synchronise(world, model, variables)
     log = RunLog(output_dir, first_step, enabled=world.rank == 0)
     for warning in warnings:
@@ -142,6 +148,7 @@ def _pretrain(stage: StageRun, world: World, watchdog: Watchdog) -> None:
             rank=world.rank,
             world_size=world.world_size,
             first_step=first_step,
+            skips=skips,
         )
         held_out = validation_dataset(data_dir, config.data, batch_size=training.microbatch_size)
     evaluation_batches = held_out.take(cadence.evaluation_batches or -1)
@@ -158,6 +165,10 @@ def _pretrain(stage: StageRun, world: World, watchdog: Watchdog) -> None:
     def after_each_step() -> None:
         watchdog.step_done()
         checkpoints.check()
+
+    def skipped(step: int) -> None:
+        if log.enabled:
+            log.skipped(step, rows.names(step - 1))
 
     def log_step(step: int, values: dict[str, float]) -> None:
         lap = clock.lap(step, values["tokens_seen"])
@@ -199,7 +210,9 @@ def _pretrain(stage: StageRun, world: World, watchdog: Watchdog) -> None:
         training.num_train_steps,
         training.time_budget_hours,
         training.max_bad_steps,
+        training.loss_spike_factor,
         after_each_step,
+        skipped,
         log_step,
         evaluate,
         save,
@@ -218,6 +231,12 @@ def _pretrain(stage: StageRun, world: World, watchdog: Watchdog) -> None:
             rows.raise_errors()
             checkpoints.wait()
     watchdog.end()
+    if callback.trouble:
+        with world.together():
+            if world.rank == 0:
+                names = rows.names(callback.done - 1)
+                roll_back(Rollbacks(rollbacks_path), callback.done, callback.trouble, names, checkpoints, training)
+        return False
     if not callback.is_over:
         signal_name = stop.received.name if stop.received else "a signal to another rank"
         stopped = InputError(
@@ -234,6 +253,7 @@ def _pretrain(stage: StageRun, world: World, watchdog: Watchdog) -> None:
         print(f"model directory  {model_dir}")
         print(f"report           {report}")
         print(f"tensorboard      tensorboard --logdir {output_dir}")
+    return True
 
 
 def check_against_data(config: PretrainConfig, manifest: Manifest, world_size: int) -> int:
@@ -341,6 +361,38 @@ def resume(checkpoints: CheckpointManager, variables: list[keras.Variable]) -> t
         return 0, warnings
     checkpoint.restore(variables)
     return checkpoint.step, warnings
+
+
+def roll_back(
+    rollbacks: Rollbacks,
+    step: int,
+    trouble: str,
+    rows: dict[str, list[int]],
+    checkpoints: CheckpointManager,
+    training: TrainingConfig,
+) -> None:
+    """Writes down that the run goes on from its newest checkpoint, past the rows up to those of `step`.
+
+    Raises:
+      InputError: if there is no checkpoint, or it has gone back often enough.
+    """
+    checkpoint, _ = checkpoints.latest()
+    if checkpoint is None or len(rollbacks) >= training.max_rollbacks:
+        why = "there is no checkpoint to go back to"
+        if len(rollbacks):
+            why = f"it has gone back {len(rollbacks)} times, training.max_rollbacks {training.max_rollbacks} ("
+            why += f"{rollbacks.told()}; see {rollbacks.path})"
+        elif checkpoint:
+            why = f"training.max_rollbacks {training.max_rollbacks} lets it not go back"
+        raise InputError(
+            f"step {step}: {trouble}, and {why}; lower optimizer.learning_rate, warm up longer or look at the data of "
+            "these steps, then run again: it goes on from the last checkpoint"
+        )
+    rollbacks.add(step, checkpoint.step, trouble, rows)
+    print(
+        f"step {step:,}: {trouble}; goes back to the checkpoint of step {checkpoint.step:,}, past the data since then "
+        f"({len(rollbacks)} of {training.max_rollbacks} times)"
+    )
 
 
 def is_used_up(time_budget_hours: float | None, hours: keras.Variable | None) -> bool:

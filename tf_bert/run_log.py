@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 METRICS_FILE = "metrics.jsonl"
+SKIPPED_FILE = "skipped_steps.jsonl"
 TENSORBOARD_DIR = "tensorboard"
 
 
@@ -32,9 +33,10 @@ class RunLog:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         directory.mkdir(parents=True, exist_ok=True)
-        metrics_path = directory / METRICS_FILE
-        _drop_later_steps(metrics_path, first_step)
-        self._metrics = metrics_path.open("a", encoding="utf-8")
+        for name in (METRICS_FILE, SKIPPED_FILE):
+            _drop_later_steps(directory / name, first_step)
+        self._metrics = (directory / METRICS_FILE).open("a", encoding="utf-8")
+        self._skipped_path = directory / SKIPPED_FILE
         self._events = EventFileWriter(str(directory / TENSORBOARD_DIR), flush_secs=10)
 
     def line(self, text: str) -> None:
@@ -60,6 +62,14 @@ class RunLog:
         self._metrics.flush()
         for name, value in named.items():
             self._add(step, scalar_pb(name, value, descriptions.get(name.partition("/")[2])))
+
+    def skipped(self, step: int, rows: Mapping[str, list[int]]) -> None:
+        """Records an update that changed no weight, with the rows that it was made of: their numbers by shard."""
+        if not self.enabled:
+            return
+        with self._skipped_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "rows": rows}) + "\n")
+        self.line(f"step {step:,}: skipped, for its gradient is not finite; its rows are in {self._skipped_path}")
 
     def text(self, step: int, name: str, markdown: str) -> None:
         """Records a text for TensorBoard's text page."""
@@ -90,7 +100,7 @@ def _drop_later_steps(path: Path, first_step: int) -> None:
     os.replace(partial, path)
 
 
-def read_metrics(path: Path) -> list[dict[str, float]]:
+def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The entries of a metrics.jsonl: `step` and `group/name` numbers. A torn last line is left out."""
     entries = []
     for line in path.read_text(encoding="utf-8").splitlines():

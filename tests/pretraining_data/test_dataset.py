@@ -20,7 +20,15 @@ GLOBAL = 16
 
 
 def training(
-    data_dir, microbatch=GLOBAL, rank=0, world_size=1, first_step=0, seed=1, config=CONFIG, global_batch=GLOBAL
+    data_dir,
+    microbatch=GLOBAL,
+    rank=0,
+    world_size=1,
+    first_step=0,
+    seed=1,
+    config=CONFIG,
+    global_batch=GLOBAL,
+    skips=(),
 ):
     return training_dataset(
         data_dir,
@@ -32,6 +40,7 @@ def training(
         rank=rank,
         world_size=world_size,
         first_step=first_step,
+        skips=skips,
     )
 
 
@@ -106,6 +115,26 @@ def test_a_resumed_run_goes_on_with_the_same_batches(data_dir, first_step):
     resumed = steps_of(training(data_dir, first_step=first_step), 3)
     for ours, theirs in zip(resumed, whole[first_step:], strict=True):
         assert_equal_batches(ours, theirs)
+
+
+def test_rows_can_be_left_out_before_a_step(data_dir):
+    whole = steps_of(training(data_dir), 12)
+    skips = [(3, 2), (5, 4)]
+    for first_step, expected in ((0, [0, 1, 2, 5, 6, 11]), (4, [6, 11])):
+        found = steps_of(training(data_dir, first_step=first_step, skips=skips), len(expected))
+        for ours, step in zip(found, expected, strict=True):
+            assert_equal_batches(ours, whole[step])
+
+
+def test_the_rows_of_a_step_have_names(data_dir):
+    split = read_manifest(data_dir).splits["train"]
+    shards = {shard.name: read_shard(data_dir, shard) for shard in split.shards}
+    rows = training(data_dir, microbatch=4, rank=1, world_size=2, skips=[(2, 1)])
+    for step, place in ((0, 0), (1, 16), (2, 48), (split.records // 16, (split.records // 16 + 1) * 16)):
+        names = rows.names(step)
+        assert list(names) == sorted(names) and all(numbers == sorted(numbers) for numbers in names.values())
+        named = [shards[name][number] for name, numbers in names.items() for number in numbers]
+        assert sorted(named) == sorted(rows_of(data_dir).read(place, 16)[0])
 
 
 @pytest.mark.parametrize("shuffle_shards", [1, 3, 1000])

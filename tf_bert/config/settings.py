@@ -126,7 +126,11 @@ class TrainingConfig:
     rank_timeout_seconds: PositiveFloat = 1800.0
     """Several ranks: end the run when one hears nothing of the others so long; more than the longest step or save."""
     max_bad_steps: PositiveInt = 10
-    """End the run after this many updates in a row with a gradient that is not finite."""
+    """Go back to the last checkpoint after this many updates in a row with a gradient that is not finite."""
+    loss_spike_factor: Annotated[float, Field(gt=1.0)] | None = 3.0
+    """Go back after a loss so many times the median of the last 100 updates; null: whatever the loss."""
+    max_rollbacks: NonNegativeInt = 3
+    """How often to go back, past the data of the updates in between, before the run ends."""
     seed: NonNegativeInt = 12345
     """Seed of initial weights, data order, masks and dropout."""
 

@@ -13,7 +13,7 @@ import itertools
 import math
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -51,6 +51,8 @@ class TrainingRows:
     """Batches (`schema.BATCH_FEATURES`), every tensor [accumulation_steps, microbatch_size, ...]."""
     errors: list[InputError]
     """What went wrong while reading. From there on batches hold no token: nothing may be kept of such a step."""
+    names: Callable[[int], dict[str, list[int]]]
+    """Of a step, the rows of all ranks: by shard, the numbers of its records."""
 
     def raise_errors(self) -> None:
         """Raises the first `InputError` of the reader, if any."""
@@ -69,6 +71,7 @@ def training_dataset(
     rank: int,
     world_size: int,
     first_step: int,
+    skips: Sequence[tuple[int, int]] = (),
 ) -> TrainingRows:
     """The training rows from step `first_step` on. Packed rows are masked here, with other masks in every epoch.
 
@@ -82,6 +85,7 @@ def training_dataset(
       rank: this process, 0 <= rank < world_size.
       world_size: processes.
       first_step: steps done before.
+      skips: pairs of a step and how many steps' rows are left out right before it.
 
     Raises:
       InputError: if manifest, vocabulary or shards do not fit together. Damage inside of a shard is found
@@ -95,10 +99,13 @@ def training_dataset(
     rows = PretrainingRows(data_dir, manifest.splits[TRAIN], seed, config.shuffle_shards)
     errors: list[InputError] = []
 
+    def place(step: int) -> int:
+        return (step + sum(count for at, count in skips if at <= step)) * global_batch_size
+
     def steps() -> Iterator[tuple[list[bytes], np.ndarray]]:
         try:
             for step in itertools.count(first_step):
-                yield rows.read(step * global_batch_size + rank * share, share)
+                yield rows.read(place(step) + rank * share, share)
         except InputError as error:
             errors.append(error)
             # The other ranks go on until they hear of it, and this one must keep step with them.
@@ -109,7 +116,9 @@ def training_dataset(
         return {name: tf.reshape(value, [*shape, *value.shape[1:]]) for name, value in batch.items()}
 
     batches = _batches(steps, share, batch_maker(data_dir, manifest, config, seed))
-    return TrainingRows(batches.map(split_up).prefetch(2), errors)
+    return TrainingRows(
+        batches.map(split_up).prefetch(2), errors, lambda step: rows.names(place(step), global_batch_size)
+    )
 
 
 def validation_dataset(data_dir: Path, config: DataConfig, batch_size: int) -> tf.data.Dataset:
@@ -209,6 +218,7 @@ class PretrainingRows:
         self._group_size = shuffle_shards
         self._records = np.array([shard.records for shard in split.shards], np.int64)
         self._first_ids = np.cumsum(self._records) - self._records
+        self._shard_names = [shard.name for shard in split.shards]
         self._groups_per_epoch = math.ceil(len(split.shards) / shuffle_shards)
         for shard in split.shards:
             _check_size(data_dir, shard)
@@ -233,14 +243,30 @@ class PretrainingRows:
             keys.append(group.keys[start:end])
         return rows, np.concatenate(keys)
 
+    def names(self, place: int, count: int) -> dict[str, list[int]]:
+        """Where the rows at places `place` to `place + count` are stored: by shard, the numbers of its records."""
+        names: dict[str, list[int]] = {}
+        while count:
+            epoch, group = self._epoch_and_group(place)
+            first_place, _, ids = self._shuffled(epoch, group)
+            chosen = ids[place - first_place :][:count]
+            shards = np.searchsorted(self._first_ids, chosen, side="right") - 1
+            for shard, row in zip(shards.tolist(), (chosen - self._first_ids[shards]).tolist(), strict=True):
+                names.setdefault(self._shard_names[shard], []).append(row)
+            place, count = place + len(chosen), count - len(chosen)
+        return {shard: sorted(numbers) for shard, numbers in sorted(names.items())}
+
     def _group_at(self, place: int) -> _Group:
-        epoch, within = divmod(place, int(self._records.sum()))
-        group = int(np.searchsorted(self._layout(epoch)[1], within, side="right")) - 1
+        epoch, group = self._epoch_and_group(place)
         following = (epoch, group + 1) if group + 1 < self._groups_per_epoch else (epoch + 1, 0)
         known = self._groups
         groups = {key: known.get(key) or self._reader.submit(self._load, *key) for key in ((epoch, group), following)}
         self._groups = groups
         return groups[epoch, group].result()
+
+    def _epoch_and_group(self, place: int) -> tuple[int, int]:
+        epoch, within = divmod(place, int(self._records.sum()))
+        return epoch, int(np.searchsorted(self._layout(epoch)[1], within, side="right")) - 1
 
     def _layout(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """The order of the shards in an epoch, and the place within it where each group starts."""
@@ -249,14 +275,21 @@ class PretrainingRows:
         records = self._records[order]
         return order, (np.cumsum(records) - records)[:: self._group_size]
 
-    def _load(self, epoch: int, group: int) -> _Group:
+    def _shuffled(self, epoch: int, group: int) -> tuple[int, list[int], np.ndarray]:
+        """The first place of a group, its shards, and the ids of its rows in the order of their places."""
         order, starts = self._layout(epoch)
         shards = order[group * self._group_size : (group + 1) * self._group_size].tolist()
-        rows = [row for shard in shards for row in self._read(shard)]
         ids = np.concatenate([self._first_ids[shard] + np.arange(self._records[shard]) for shard in shards])
         shuffled = permutation(hash_words(Stream.ROW_EPOCH_ORDER, self._seed, epoch, ids))
-        first_place = epoch * int(self._records.sum()) + int(starts[group])
-        return _Group(first_place, [rows[index] for index in shuffled.tolist()], _row_keys(epoch, ids[shuffled]))
+        return epoch * int(self._records.sum()) + int(starts[group]), shards, ids[shuffled]
+
+    def _load(self, epoch: int, group: int) -> _Group:
+        first_place, shards, ids = self._shuffled(epoch, group)
+        rows = {shard: self._read(shard) for shard in shards}
+        of_shards = (np.searchsorted(self._first_ids, ids, side="right") - 1).tolist()
+        numbers = (ids - self._first_ids[of_shards]).tolist()
+        ordered = [rows[shard][number] for shard, number in zip(of_shards, numbers, strict=True)]
+        return _Group(first_place, ordered, _row_keys(epoch, ids))
 
 
 def _check_size(data_dir: Path, shard: Shard) -> None:

@@ -6,11 +6,10 @@ from typing import Any
 import keras
 
 from tf_bert.config import CadenceConfig
-from tf_bert.errors import InputError
 
 Logs = Mapping[str, Any]
 
-_NEWS = ("stop_requests", "without_data")  # what ranks tell each other with a step; no metrics
+_NEWS = ("stop_requests", "without_data", "median_loss")  # what decides how to go on; no metrics
 
 
 class Cadence(keras.callbacks.Callback):
@@ -21,8 +20,9 @@ class Cadence(keras.callbacks.Callback):
       first_step: updates that earlier processes of this run have done.
       last_step: updates of the whole run; it is logged, evaluated and saved whatever the cadence.
       hours: of the run's time budget; with them it ends too.
-      max_bad_steps: see `TrainingConfig`.
+      max_bad_steps, loss_spike_factor: see `TrainingConfig`.
       each_step: called after every update.
+      skipped: receives the step whose gradient was not finite, so that it changed no weight.
       log: receives (step, the train step's scalars).
       evaluate, save: receive the step.
     """
@@ -34,7 +34,9 @@ class Cadence(keras.callbacks.Callback):
         last_step: int,
         hours: float | None,
         max_bad_steps: int,
+        loss_spike_factor: float | None,
         each_step: Callable[[], None],
+        skipped: Callable[[int], None],
         log: Callable[[int, dict[str, float]], None],
         evaluate: Callable[[int], None],
         save: Callable[[int], None],
@@ -46,7 +48,10 @@ class Cadence(keras.callbacks.Callback):
         self.hours = hours
         self.is_over = False
         self.max_bad_steps = max_bad_steps
+        self.loss_spike_factor = loss_spike_factor
+        self.trouble: str | None = None  # why the run cannot go on from here
         self.each_step = each_step
+        self.skipped = skipped
         self.log = log
         self.evaluate = evaluate
         self.save = save
@@ -61,13 +66,12 @@ class Cadence(keras.callbacks.Callback):
             self.model.stop_training = True  # and nothing is kept of this step
             return
         self.each_step()
-        if int(logs["bad_steps_in_row"]) >= self.max_bad_steps:
-            failure = InputError(
-                f"step {self.done}: the gradient was not finite for {self.max_bad_steps} steps in a row; lower "
-                "optimizer.learning_rate, warm up longer or look at the data of these steps, then run again: it goes "
-                "on from the last checkpoint"
-            )
-            raise self.model.world.alike(failure)
+        if logs["bad_steps_in_row"] > 0:
+            self.skipped(self.done)
+        self.trouble = self._trouble(logs)
+        if self.trouble:
+            self.model.stop_training = True  # and nothing is kept of this step
+            return
         if is_last or self.done % self.config.log_every == 0:
             self.log(self.done, {name: float(value) for name, value in logs.items() if name not in _NEWS})
         if is_last or self.done % self.config.evaluate_every == 0:
@@ -76,3 +80,12 @@ class Cadence(keras.callbacks.Callback):
             self.save(self.done)
         if is_last or is_stopping:
             self.model.stop_training = True
+
+    def _trouble(self, logs: Logs) -> str | None:
+        if int(logs["bad_steps_in_row"]) >= self.max_bad_steps:
+            return f"the gradient was not finite for {self.max_bad_steps} steps in a row"
+        loss, median = float(logs["loss"]), float(logs["median_loss"])
+        if self.loss_spike_factor and loss > self.loss_spike_factor * median:
+            factor = f"{self.loss_spike_factor:g} times the median of the last updates"
+            return f"the loss {loss:.3f} is more than {factor}, {median:.3f}"
+        return None

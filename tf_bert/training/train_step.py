@@ -8,12 +8,18 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tf_bert.distributed import World
 from tf_bert.training.losses import Objective
 
 Batch = Mapping[str, tf.Tensor]
+
+RECENT_LOSSES = 100
+"""Losses of the last updates whose median a spike is held against."""
+LEAST_LOSSES = 20
+"""So many there must be before a loss can be called a spike."""
 
 
 class Trainer(keras.Model):
@@ -50,6 +56,9 @@ class Trainer(keras.Model):
         # A variable, so that it can be set while a step is under way; it is no part of the run's state.
         self.stop_requested = tf.Variable(0.0, trainable=False)
         self.step = keras.Variable(0, dtype="int64", trainable=False, name="step")
+        self.recent_losses = keras.Variable(
+            [np.inf] * RECENT_LOSSES, dtype="float32", trainable=False, name="recent_losses"
+        )
         self.tokens_seen = keras.Variable(0, dtype="int64", trainable=False, name="tokens_seen")
         self.bad_steps_in_row = keras.Variable(0, dtype="int64", trainable=False, name="bad_steps_in_row")
         # When the batch of the step under way was there, in seconds since 1970; it is no part of the run's state.
@@ -72,7 +81,8 @@ class Trainer(keras.Model):
         Returns:
           Scalars over the global batch: `loss`, `<name>_loss` and `<name>_accuracy` for every loss of the objective,
           `gradient_norm` (before clipping), `learning_rate`, `loss_scale`, `tokens_seen` (since the start of
-          the run, padding not counted), `bad_steps_in_row`, `without_data` (ranks whose batch is all padding),
+          the run, padding not counted), `bad_steps_in_row`, `median_loss` (of the last `RECENT_LOSSES` updates;
+          infinite while there are fewer than `LEAST_LOSSES`), `without_data` (ranks whose batch is all padding),
           `stop_requests` (ranks that have set `stop_requested` to 1) and, where they are counted, `hours`.
         """
         with tf.control_dependencies(batch.values()):
@@ -107,8 +117,13 @@ class Trainer(keras.Model):
             hours = self.hours.value + tf.cast(seconds, "float64") / (3600.0 * self.world.world_size)
             self.hours.assign(hours)
             counted["hours"] = hours
+        averages = self._averages(weights, sums)
+        median = _median(self.recent_losses.value)
+        losses = tf.concat([self.recent_losses.value[1:], [averages["loss"]]], axis=0)
+        self.recent_losses.assign(tf.where(is_finite, losses, self.recent_losses.value))
         return {
-            **self._averages(weights, sums),
+            **averages,
+            "median_loss": median,
             "gradient_norm": gradient_norm,
             "learning_rate": learning_rate,
             "loss_scale": loss_scale,
@@ -190,6 +205,12 @@ class Trainer(keras.Model):
             totals = [total + more for total, more in zip(totals, self._evaluation_step(batch), strict=True)]
         totals = self.world.all_reduce_sum(totals)
         return {name: float(value) for name, value in self._averages(totals[:count], totals[count:]).items()}
+
+
+def _median(losses: tf.Tensor) -> tf.Tensor:
+    """Of the finite ones; the upper one of two in the middle."""
+    count = tf.reduce_sum(tf.cast(tf.math.is_finite(losses), "int32"))
+    return tf.where(count < LEAST_LOSSES, np.float32(np.inf), tf.sort(losses)[count // 2])
 
 
 def count_tokens(batch: Batch) -> tf.Tensor:
