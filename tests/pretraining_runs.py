@@ -74,12 +74,12 @@ def finish(process):
 
 
 def wait_for_line(process, part):
-    """Reads what the run prints up to a line with `part` in it."""
+    """Reads what the run prints up to a line with `part` in it, and returns it."""
     lines = []
     for line in process.stdout:
         lines.append(line)
         if part in line:
-            return
+            return "".join(lines)
     raise AssertionError(f"the run ended without '{part}':\n{''.join(lines)}")
 
 

@@ -122,12 +122,13 @@ def _pretrain(arguments: Sequence[str]) -> None:
         return
     from tf_bert.pretraining import pretrain
 
-    pretrain(config)
+    pretrain(config, elastic=start["elastic"])
 
 
 # Options of `pretrain` about this start, not about the run: how they are written, and what they do.
 _START_OPTIONS = {
     "ranks": ("ranks N", "Start N ranks on this machine (1)."),
+    "elastic": ("elastic", "Under horovodrun --min-np: go on with the ranks that are left when others are lost."),
     "dry_run": ("dry-run", "Check settings, data and machine, show what the run would take, and start nothing."),
     "tokens_per_second": ("tokens-per-second X", "With --dry-run: the speed of all ranks together, for the time."),
     "price": ("price X", "With --dry-run: what a device costs an hour, for the cost."),
@@ -151,7 +152,8 @@ def _take_start_options(arguments: Sequence[str]) -> tuple[dict[str, Any], list[
         return read
 
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--dry-run", action="store_true")
+    for switch in ("--dry-run", "--elastic"):
+        parser.add_argument(switch, action="store_true")
     for option in expected:
         parser.add_argument(option, type=number(option))
     try:

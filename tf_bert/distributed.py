@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -202,13 +202,9 @@ def init() -> World:
                 "job, see docs/cluster.md"
             )
         return World()
-    try:
-        import horovod.tensorflow as hvd
-    except ImportError as error:
-        raise InputError(
-            f"{launcher} is set, so a launcher started this process, but Horovod is not installed ({error}); "
-            "run scripts/build_horovod.sh, or start a single process without the launcher"
-        ) from error
+    _import_horovod(launcher)
+    import horovod.tensorflow as hvd
+
     hvd.init()
     expected = int(os.environ.get(_LAUNCHERS[launcher], hvd.size()))
     if hvd.size() != expected:
@@ -218,6 +214,53 @@ def init() -> World:
         )
     _bind_gpu(hvd.local_rank())
     return _HorovodWorld(hvd.rank(), hvd.local_rank(), hvd.size())
+
+
+def _import_horovod(launcher: str) -> None:
+    try:
+        import horovod.tensorflow  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"{launcher} is set, so a launcher started this process, but Horovod is not installed ({error}); "
+            "run scripts/build_horovod.sh, or start a single process without the launcher"
+        ) from error
+
+
+def run_elastic(attempt: Callable[[World], None]) -> None:
+    """Calls `attempt` with the world of the moment until it returns, anew whenever ranks are lost or come.
+
+    What `attempt` does must be lost by an end at any moment no more than by a kill: the next one goes on from what is
+    on disk.
+
+    Raises:
+      InputError: if Horovod is not installed.
+      UsageError: if no elastic launcher started this process.
+      Exception: what `attempt` raises, but for the loss of another rank.
+    """
+    if os.environ.get("HOROVOD_ELASTIC") != "1":
+        raise UsageError(
+            "--elastic: this process was not started by an elastic launcher; start it with horovodrun --min-np 1 "
+            "--host-discovery-script FILE, or leave out --elastic"
+        )
+    _import_horovod("HOROVOD_ELASTIC")
+    import horovod.tensorflow as hvd
+    import tensorflow as tf
+    from horovod.common.exceptions import HorovodInternalError
+
+    hvd.init()
+    _bind_gpu(hvd.local_rank())
+
+    @hvd.elastic.run
+    def run(state: Any) -> None:
+        try:
+            attempt(_HorovodWorld(hvd.rank(), hvd.local_rank(), hvd.size()))
+        except tf.errors.OpError as error:
+            if "Horovod" not in error.message:
+                raise
+            raise HorovodInternalError(error.message) from error
+
+    # Nothing of the run is in it: its checkpoints on disk are the state that survives.
+    run(hvd.elastic.TensorFlowState(variables=[tf.Variable(0)]))
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """`tf-bert pretrain`, from data directory to model directory. Reads top to bottom."""
 
+import functools
 import math
 from contextlib import closing
 from pathlib import Path
@@ -67,29 +68,40 @@ DESCRIPTIONS = {
 }
 
 
-def pretrain(config: PretrainConfig) -> None:
+def pretrain(config: PretrainConfig, elastic: bool = False) -> None:
     """Runs or resumes one pretraining run, stage by stage if it has such.
+
+    Args:
+      config: the run.
+      elastic: go on from the last checkpoint with the ranks that are left when others are lost.
 
     Raises:
       UsageError: if the configuration does not fit the data, the model or the number of ranks.
       InputError: if data or checkpoints are damaged, the disk refuses, or the run had to stop early.
       OtherRankFailed: if another rank of the run tells why it ends.
     """
+    if elastic:
+        distributed.run_elastic(functools.partial(_run_stages, config))
+        return
     world = distributed.init()
     with world.speaking_once():
-        for stage in stage_runs(config):
-            with world.together():
-                done = world.rank == 0 and bool(stage.name) and is_done(stage.config)
-            if world.broadcast_object(done):
-                if world.rank == 0:
-                    print(f"stage {stage.name}: is done, see {stage.config.output_dir}")
-                continue
-            patience = stage.config.training.rank_timeout_seconds if world.world_size > 1 else math.inf
-            is_over = False
-            while not is_over:
-                with Watchdog(patience, tells=world.rank == 0) as watchdog:
-                    is_over = _pretrain(stage, world, watchdog)
-                keras.backend.clear_session()
+        _run_stages(config, world)
+
+
+def _run_stages(config: PretrainConfig, world: World) -> None:
+    for stage in stage_runs(config):
+        with world.together():
+            done = world.rank == 0 and bool(stage.name) and is_done(stage.config)
+        if world.broadcast_object(done):
+            if world.rank == 0:
+                print(f"stage {stage.name}: is done, see {stage.config.output_dir}")
+            continue
+        patience = stage.config.training.rank_timeout_seconds if world.world_size > 1 else math.inf
+        is_over = False
+        while not is_over:
+            keras.backend.clear_session()  # of what an earlier attempt or stage has left
+            with Watchdog(patience, tells=world.rank == 0) as watchdog:
+                is_over = _pretrain(stage, world, watchdog)
 
 
 def _pretrain(stage: StageRun, world: World, watchdog: Watchdog) -> bool:
@@ -223,7 +235,7 @@ def _pretrain(stage: StageRun, world: World, watchdog: Watchdog) -> bool:
         callbacks.insert(0, ProfileSteps(output_dir / TENSORBOARD_DIR, (first, last), first_step))
     steps = training.num_train_steps - first_step
     callback.is_over = steps == 0 or is_used_up(training.time_budget_hours, hours)
-    with closing(log), stop:
+    with closing(log), closing(checkpoints), stop:
         if not callback.is_over:
             trainer.fit(rows.dataset, steps_per_epoch=steps, epochs=1, callbacks=callbacks, verbose=0, shuffle=False)
         # Launchers end all ranks as soon as one fails, so none leaves before the last checkpoint is on disk.

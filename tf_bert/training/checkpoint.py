@@ -126,6 +126,10 @@ class CheckpointManager:
             self._writing = None
             writing.result()
 
+    def close(self) -> None:
+        """Waits for the save under way, if any, whatever comes of it: the next manager finds all or nothing of it."""
+        self._writer.shutdown()
+
     def _write(self, path: Path, step: int, manifest: Mapping[str, Any]) -> None:
         for leftover in self.directory.glob(f"*{PARTIAL_SUFFIX}"):  # of a process that was killed while it saved
             shutil.rmtree(leftover)
