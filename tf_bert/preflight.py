@@ -9,15 +9,10 @@ from pathlib import Path
 from tf_bert.config import PretrainConfig, accumulation_steps, stage_runs
 from tf_bert.errors import InputError, UsageError
 from tf_bert.models.flops import RowShape, count_parameters, training_flops
-from tf_bert.pretraining import (
-    CHECKPOINTS_DIR,
-    check_length,
-    check_output_directory,
-    check_vocabulary,
-    row_shape,
-)
+from tf_bert.pretraining import check_length, check_vocabulary, row_shape
 from tf_bert.pretraining_data.dataset import training_dataset, validation_dataset
 from tf_bert.pretraining_data.manifest import TRAIN, VALIDATION, Manifest, read_manifest
+from tf_bert.run_directory import CHECKPOINTS_DIR, check_output_directory
 from tf_bert.run_log import METRICS_FILE, read_metrics
 from tf_bert.training.devices import Device, find_device, format_flops
 from tf_bert.training.memory import FLOAT32, OPTIMIZER_SLOTS, TOLERANCE, estimate_memory
