@@ -24,7 +24,7 @@ test: lint ## style, types and every test that is not slow
 	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: $(SET_UP) ## the tests that take minutes
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --durations=0 --durations-min=5
 
 lint: $(SET_UP) ## ruff and mypy, changing nothing
 	$(BIN)/ruff check
