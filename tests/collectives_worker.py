@@ -1,6 +1,7 @@
 """What every rank of test_distributed.py runs: each collective on values that differ by rank, results to a file."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -62,6 +63,7 @@ def main(directory: Path) -> None:
     arrived = directory / f"arrived{world.rank}"
     arrived.touch()
     world.barrier()
+    results["cycle_time"] = os.environ.get("HOROVOD_CYCLE_TIME")
     results["arrived_before_the_barrier_opened"] = len(list(directory.glob("arrived*")))
     (directory / f"rank{world.rank}.json").write_text(json.dumps(results))
 

@@ -25,6 +25,14 @@ def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @needs_horovod
+def test_ranks_without_a_gpu_look_for_work_every_10_ms(ranks: list[dict[str, Any]]) -> None:
+    import tensorflow as tf
+
+    expected = None if tf.config.list_physical_devices("GPU") else "10"
+    assert [found["cycle_time"] for found in ranks] == [expected] * 2
+
+
+@needs_horovod
 def test_two_ranks(ranks: list[dict[str, Any]]) -> None:
     for rank, results in enumerate(ranks):
         assert (results["rank"], results["local_rank"], results["world_size"]) == (rank, rank, 2)

@@ -18,8 +18,8 @@ from tf_bert.errors import InputError, OtherRankFailed, UsageError
 # What the launchers set for every process: horovodrun with Gloo; Open MPI's mpirun, which Azure ML uses too.
 _LAUNCHERS = {"HOROVOD_RANK": "HOROVOD_SIZE", "OMPI_COMM_WORLD_RANK": "OMPI_COMM_WORLD_SIZE"}
 
-# Milliseconds between two looks for what is to be exchanged, where ranks compute on CPUs: with Horovod's own 1 ms the
-# looking took a fifth of a rank's core.
+# Milliseconds between two looks for what is to be exchanged, where ranks compute on CPUs: with Horovod's own 1 ms a
+# step took a quarter longer (docs/log.md).
 _CYCLE_TIME_ON_CPUS = "10"
 
 _FLOAT16_ROOM = 2.0**15  # sums stay below it; float16 ends at 65504
@@ -206,10 +206,9 @@ def init() -> World:
                 "job, see docs/cluster.md"
             )
         return World()
-    _import_horovod(launcher)
+    _start_horovod(launcher)
     import horovod.tensorflow as hvd
 
-    hvd.init()
     expected = int(os.environ.get(_LAUNCHERS[launcher], hvd.size()))
     if hvd.size() != expected:
         raise InputError(
@@ -220,9 +219,9 @@ def init() -> World:
     return _HorovodWorld(hvd.rank(), hvd.local_rank(), hvd.size())
 
 
-def _import_horovod(launcher: str) -> None:
+def _start_horovod(launcher: str) -> None:
     try:
-        import horovod.tensorflow  # noqa: F401
+        import horovod.tensorflow as hvd
     except ImportError as error:
         raise InputError(
             f"{launcher} is set, so a launcher started this process, but Horovod is not installed ({error}); "
@@ -231,7 +230,8 @@ def _import_horovod(launcher: str) -> None:
     import tensorflow as tf
 
     if not tf.config.list_physical_devices("GPU"):
-        os.environ.setdefault("HOROVOD_CYCLE_TIME", _CYCLE_TIME_ON_CPUS)  # read when Horovod is initialised
+        os.environ.setdefault("HOROVOD_CYCLE_TIME", _CYCLE_TIME_ON_CPUS)
+    hvd.init()
 
 
 def run_elastic(attempt: Callable[[World], None]) -> None:
@@ -250,12 +250,11 @@ def run_elastic(attempt: Callable[[World], None]) -> None:
             "--elastic: this process was not started by an elastic launcher; start it with horovodrun --min-np 1 "
             "--host-discovery-script FILE, or leave out --elastic"
         )
-    _import_horovod("HOROVOD_ELASTIC")
+    _start_horovod("HOROVOD_ELASTIC")
     import horovod.tensorflow as hvd
     import tensorflow as tf
     from horovod.common.exceptions import HorovodInternalError
 
-    hvd.init()
     _bind_gpu(hvd.local_rank())
 
     @hvd.elastic.run
