@@ -49,6 +49,8 @@ class BertConfig:
     """Standard deviation of the truncated normal that weights start from."""
     layer_norm_eps: PositiveFloat = 1e-12
     """Added to the variance in LayerNorm."""
+    tie_word_embeddings: bool = True
+    """The masked-LM head's output matrix is the token embedding; false: a matrix of its own."""
 
     def __post_init__(self) -> None:
         if self.hidden_size % self.num_attention_heads:

@@ -55,6 +55,7 @@ class BertEncoder(BertLayer):
       config: shape of the encoder.
       activation_checkpointing: recompute each block's activations in the backward pass (Chen et al. 2016).
       dropout_seed: start of the dropout's random state.
+      pooling: have a pooler; without, there is no `pooled_output`.
     """
 
     def __init__(
@@ -62,24 +63,28 @@ class BertEncoder(BertLayer):
         config: BertConfig | dict[str, Any],
         activation_checkpointing: bool = False,
         dropout_seed: int = 0,
+        pooling: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(config, **kwargs)
         self.activation_checkpointing = activation_checkpointing
         self.dropout_seed = dropout_seed
+        self.pooling = pooling
         policy = self.dtype_policy
         self.embeddings = BertEmbeddings(self.config, name="embeddings", dtype=policy)
         self.blocks = [
             TransformerBlock(self.config, name=f"block_{i}", dtype=policy) for i in range(self.config.num_hidden_layers)
         ]
-        self.pooler = dense(self.config, self.config.hidden_size, "pooler", activation="tanh", dtype=policy)
+        if pooling:
+            self.pooler = dense(self.config, self.config.hidden_size, "pooler", activation="tanh", dtype=policy)
         self.seed_generator = keras.random.SeedGenerator(dropout_seed, name="dropout")
 
     def build(self, inputs_shape: Any = None) -> None:
         self.embeddings.build()
         for block in self.blocks:
             block.build()
-        self.pooler.build((None, self.config.hidden_size))
+        if self.pooling:
+            self.pooler.build((None, self.config.hidden_size))
         self.built = True
 
     def call(self, inputs: Mapping[str, Any], training: bool = False) -> dict[str, Any]:
@@ -94,7 +99,7 @@ class BertEncoder(BertLayer):
 
         Returns:
           `sequence_output` [batch, length, hidden_size] and `pooled_output`, [batch, hidden_size] for plain rows
-          and [batch, examples, hidden_size] for packed ones, in the compute dtype.
+          and [batch, examples, hidden_size] for packed ones, in the compute dtype. Without a pooler, the former alone.
         """
         input_ids = inputs["input_ids"]
         segment_ids = inputs.get("segment_ids", ops.zeros_like(input_ids))
@@ -111,6 +116,8 @@ class BertEncoder(BertLayer):
                 run = keras.remat(run)
             hidden_states = run(hidden_states, bias)
 
+        if not self.pooling:
+            return {"sequence_output": hidden_states}
         if "next_sentence_positions" in inputs:
             first_tokens = ops.take_along_axis(hidden_states, inputs["next_sentence_positions"][:, :, None], axis=1)
         else:
@@ -118,5 +125,5 @@ class BertEncoder(BertLayer):
         return {"sequence_output": hidden_states, "pooled_output": self.pooler(first_tokens)}
 
     def get_config(self) -> dict[str, Any]:
-        own = {"activation_checkpointing": self.activation_checkpointing, "dropout_seed": self.dropout_seed}
-        return {**super().get_config(), **own}
+        names = ("activation_checkpointing", "dropout_seed", "pooling")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}

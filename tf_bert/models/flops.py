@@ -26,10 +26,11 @@ class RowShape:
 
 
 def count_parameters(config: BertConfig) -> int:
-    """Trainable parameters of `BertForPretraining`: encoder, pooler and both heads; the output matrix is shared."""
+    """Trainable parameters of `BertForPretraining`: encoder, pooler and both heads."""
     hidden, inner = config.hidden_size, config.intermediate_size
     layer_norm = 2 * hidden
     rows = config.vocab_size + config.max_position_embeddings + config.type_vocab_size
+    rows += 0 if config.tie_word_embeddings else config.vocab_size
     attention = _dense(hidden, 3 * hidden) + _dense(hidden, hidden) + layer_norm
     feed_forward = _dense(hidden, inner) + _dense(inner, hidden) + layer_norm
     blocks = config.num_hidden_layers * (attention + feed_forward)

@@ -3,21 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-import keras
-
 from tf_bert.config import BertConfig
-from tf_bert.models.encoder import BertEncoder
 from tf_bert.models.heads import MaskedLMHead, NextSentenceHead
+from tf_bert.models.layer import BertLayer
+from tf_bert.models.model import BertModel
 
 
-class BertForPretraining(keras.Model):
-    """Masked-LM and next-sentence logits. Built on construction: its variables exist before the first batch.
+class BertForPretraining(BertModel):
+    """Masked-LM and next-sentence logits. The arguments are those of `BertModel`."""
 
-    Args:
-      config: shape of the encoder.
-      precision: Keras dtype policy (float32, mixed_bfloat16, mixed_float16).
-      activation_checkpointing, dropout_seed: see `BertEncoder`.
-    """
+    architecture = "BertForPreTraining"
 
     def __init__(
         self,
@@ -25,17 +20,15 @@ class BertForPretraining(keras.Model):
         precision: str = "float32",
         activation_checkpointing: bool = False,
         dropout_seed: int = 0,
-        name: str = "bert",
     ) -> None:
-        super().__init__(name=name, dtype=precision)
-        self.encoder = BertEncoder(config, activation_checkpointing, dropout_seed, name="encoder", dtype=precision)
-        self.config = self.encoder.config
+        parts = ("encoder", "pooler", "masked_lm", "next_sentence")
+        super().__init__(config, precision, activation_checkpointing, dropout_seed, parts)
+
+    def make_heads(self, precision: str) -> list[BertLayer]:
+        """Masked-LM and next-sentence head."""
         self.masked_lm = MaskedLMHead(self.config, name="masked_lm", dtype=precision)
         self.next_sentence = NextSentenceHead(self.config, name="next_sentence", dtype=precision)
-        with keras.name_scope(name):
-            for layer in (self.encoder, self.masked_lm, self.next_sentence):
-                layer.build()
-        self.built = True
+        return [self.masked_lm, self.next_sentence]
 
     def call(self, inputs: Mapping[str, Any], training: bool = False) -> dict[str, Any]:
         """Scores one batch.

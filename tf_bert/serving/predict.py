@@ -29,7 +29,7 @@ def fill_mask(model_dir: str, text: str, top: int = 5) -> Iterator[str]:
         raise UsageError(f"the text has no {MASK}; write it where a word is to be guessed, e.g. 'the {MASK} sat down.'")
     if top < 1:
         raise UsageError(f"--top: found {top}, expected 1 or more")
-    model = load_model(Path(model_dir))
+    model = load_model(Path(model_dir), optional=("pooler", "next_sentence"))
     tokenizer = load_tokenizer(Path(model_dir))
     vocabulary = tokenizer.vocabulary
     if len(vocabulary) > model.config.vocab_size:
