@@ -138,7 +138,7 @@ def write_model_directory(model_dir: Path, model: BertForPretraining, config: Pr
     tokenizer = load_tokenizer(data_dir)
     with atomic_directory(model_dir) as partial:
         save_model(model, partial, {"pad_token_id": tokenizer.vocabulary.pad_id})
-        save_tokenizer(partial, tokenizer.vocabulary, tokenizer.lower_case)
+        save_tokenizer(partial, tokenizer.vocabulary, tokenizer.lower_case, tokenizer.strip_accents)
         lineage = {
             "tf_bert": __version__,
             "tensorflow": tf.__version__,

@@ -186,6 +186,50 @@ def test_a_saved_tokenizer_opens_again_with_its_case(vocabulary, lower_case, tmp
     assert opened.tokenize(text).to_list() == tokenizer.tokenize(text).to_list()
 
 
+@pytest.mark.parametrize("strip_accents", [False, True])
+def test_case_and_accents_are_settings_of_their_own(strip_accents, tmp_path):
+    from tokenizers import BertWordPieceTokenizer
+
+    tokens = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "über", "uber", "Über", "Uber", "cafe", "café")
+    texts = ["Über Uber über", "CAFÉ cafe\u0301 Cafe"]
+    for lower_case in (False, True):
+        save_tokenizer(tmp_path, Vocabulary(tokens), lower_case, strip_accents)
+        peer = BertWordPieceTokenizer(
+            str(tmp_path / "vocab.txt"), lowercase=lower_case, strip_accents=strip_accents, clean_text=True
+        )
+        expected = [peer.encode(text, add_special_tokens=False).ids for text in texts]
+        assert load_tokenizer(tmp_path).tokenize(tf.constant(texts)).to_list() == expected
+
+
+def test_a_tokenizer_json_stands_for_the_other_files(tmp_path, vocabulary, lower_case):
+    from tokenizers import BertWordPieceTokenizer
+
+    vocabulary.save(tmp_path / "vocab.txt")
+    BertWordPieceTokenizer(str(tmp_path / "vocab.txt"), lowercase=lower_case).save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "vocab.txt").unlink()
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    opened = load_tokenizer(tmp_path)
+    assert opened.vocabulary.tokens == vocabulary.tokens
+    assert (opened.lower_case, opened.strip_accents) == (lower_case, lower_case)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            {"model": {"type": "BPE", "vocab": {"a": 0}}},
+            r"tokenizer.json: holds no WordPiece vocabulary; expected one, or",
+        ),
+        ({"model": {"type": "WordPiece", "vocab": {"a": 1}}}, r"tokenizer.json: holds no WordPiece vocabulary"),
+    ],
+)
+def test_a_tokenizer_json_of_another_kind_is_refused(tmp_path, content, message):
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"normalizer": {"type": "BertNormalizer"}, **content}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True}))
+    with pytest.raises(InputError, match=message):
+        load_tokenizer(tmp_path)
+
+
 def test_ids_become_readable_text(vocabulary, lower_case):
     tokenizer = WordPieceTokenizer(vocabulary, lower_case)
     (ids,) = tokenizer.tokenize(tf.constant(["unbelievableness is a word"])).to_list()
@@ -200,8 +244,12 @@ def test_ids_become_readable_text(vocabulary, lower_case):
         ("[]", r"tokenizer_config.json: do_lower_case is None"),
         ("{", r"tokenizer_config.json: is not valid JSON"),
         (
-            json.dumps({"do_lower_case": True, "strip_accents": False}),
-            r"tokenizer_config.json: strip_accents is False, expected True, as the original BERT tokenizer does it",
+            json.dumps({"do_lower_case": True, "strip_accents": "no"}),
+            r"tokenizer_config.json: strip_accents is 'no', expected true, false or null",
+        ),
+        (
+            json.dumps({"do_lower_case": True, "tokenize_chinese_chars": False}),
+            r"tokenizer_config.json: tokenize_chinese_chars is False, expected True, as the original BERT tokenizer d",
         ),
     ],
 )

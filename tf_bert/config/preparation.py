@@ -155,6 +155,8 @@ class PrepareConfig(CorpusConfig):
     """The vocabulary: a WordPiece file, or a SentencePiece model if its name ends with .model."""
     lower_case: bool = True
     """True for an uncased WordPiece vocabulary, false for a cased one; a SentencePiece model says it itself."""
+    strip_accents: bool | None = None
+    """Whether a WordPiece vocabulary was made for text without accents; null: as lower_case says."""
     max_seq_length: Annotated[int, Field(ge=8)] = 512
     """Tokens in a row, special tokens included."""
     short_seq_prob: Probability = 0.1

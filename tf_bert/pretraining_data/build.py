@@ -148,7 +148,7 @@ def _build_share(
             if is_alone:
                 shutil.rmtree(work_dir)  # it is of no use to the settings that the message asks for
             raise
-        save_tokenizer(output_dir, vocabulary, config.lower_case)
+        save_tokenizer(output_dir, vocabulary, config.lower_case, config.strip_accents)
         near_duplicates = None
         if config.quality.near_duplicate_threshold is not None:
             near_duplicates = work_dir / NEAR_DUPLICATES_FILE

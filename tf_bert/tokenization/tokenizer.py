@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import tensorflow as tf
 
@@ -13,6 +13,8 @@ from tf_bert.tokenization.vocab import Vocabulary
 from tf_bert.tokenization.wordpiece import WordPieceTokenizer
 
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
+TOKENIZER_FILE = "tokenizer.json"
+"""Of Hugging Face's `tokenizers`: vocabulary and settings in one. Read where the other files do not say it."""
 _NAMES = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
 
 
@@ -54,21 +56,29 @@ def load_vocabulary(path: Path) -> Vocabulary:
     return SentencePieceVocabulary.load(path) if path.suffix == SUFFIX else Vocabulary.load(path)
 
 
-def make_tokenizer(vocabulary: Vocabulary, lower_case: bool, portable: bool = False) -> Tokenizer:
+def make_tokenizer(
+    vocabulary: Vocabulary, lower_case: bool, portable: bool = False, strip_accents: bool | None = None
+) -> Tokenizer:
     """The tokenizer of a vocabulary.
 
     Args:
       vocabulary: of either kind.
-      lower_case: for WordPiece; a SentencePiece model holds its own case.
+      lower_case, strip_accents: for WordPiece, see there; a SentencePiece model holds its own normalization.
       portable: use only operations that every TensorFlow Serving has; slower for WordPiece.
     """
     if isinstance(vocabulary, SentencePieceVocabulary):
         return SentencePieceTokenizer(vocabulary)
-    return WordPieceTokenizer(vocabulary, lower_case, portable)
+    return WordPieceTokenizer(vocabulary, lower_case, portable, strip_accents)
 
 
-def save_tokenizer(directory: Path, vocabulary: Vocabulary, lower_case: bool) -> None:
+def save_tokenizer(
+    directory: Path, vocabulary: Vocabulary, lower_case: bool, strip_accents: bool | None = None
+) -> None:
     """Writes the vocabulary (`vocab.txt` or `spiece.model`) and `tokenizer_config.json`, with Hugging Face's names.
+
+    Args:
+      directory: an existing one.
+      vocabulary, lower_case, strip_accents: as for `make_tokenizer`.
 
     Raises:
       InputError: if the operating system refuses to write.
@@ -79,6 +89,8 @@ def save_tokenizer(directory: Path, vocabulary: Vocabulary, lower_case: bool) ->
     if isinstance(vocabulary, SentencePieceVocabulary):
         # Of the SentencePiece tokenizers there, Albert's is the one that puts [CLS] and [SEP] around segments.
         settings = {"tokenizer_class": "AlbertTokenizer", "keep_accents": True}
+    elif strip_accents not in (None, lower_case):
+        settings["strip_accents"] = strip_accents
     settings["do_lower_case"] = vocabulary.lower_case_or(lower_case)
     settings |= {name: vocabulary.tokens[i] for name, i in zip(_NAMES, ids, strict=True)}
     write_json(directory / TOKENIZER_CONFIG_FILE, settings)
@@ -91,7 +103,18 @@ def directory_vocabulary(directory: Path) -> Vocabulary:
       InputError: if it is missing or damaged.
     """
     path = directory / SentencePieceVocabulary.file_name
-    return load_vocabulary(path if path.exists() else directory / Vocabulary.file_name)
+    if path.exists():
+        return load_vocabulary(path)
+    path, complete = directory / Vocabulary.file_name, directory / TOKENIZER_FILE
+    if path.exists() or not complete.exists():
+        return load_vocabulary(path)
+    model = _complete_settings(complete).get("model")
+    ids = model.get("vocab") if isinstance(model, dict) and model.get("type") == "WordPiece" else None
+    if not isinstance(ids, dict) or sorted(ids.values()) != list(range(len(ids))):
+        raise InputError(
+            f"{complete}: holds no WordPiece vocabulary; expected one, or {Vocabulary.file_name} beside it"
+        )
+    return Vocabulary(tuple(sorted(ids, key=ids.__getitem__)), str(complete))
 
 
 def load_tokenizer(directory: Path, portable: bool = False) -> Tokenizer:
@@ -102,19 +125,41 @@ def load_tokenizer(directory: Path, portable: bool = False) -> Tokenizer:
     """
     path = directory / TOKENIZER_CONFIG_FILE
     settings = read_json(path)
-    lower_case = settings.get("do_lower_case") if isinstance(settings, dict) else None
+    if not isinstance(settings, dict):
+        settings = {}
+    if "do_lower_case" not in settings and (complete := directory / TOKENIZER_FILE).exists():
+        path, settings = complete, _normalizer_settings(complete)
+    lower_case, strip_accents = settings.get("do_lower_case"), settings.get("strip_accents")
     if not isinstance(lower_case, bool):
         raise InputError(f"{path}: do_lower_case is {lower_case!r}, expected true or false; add it")
+    if not isinstance(strip_accents, bool | None):
+        raise InputError(f"{path}: strip_accents is {strip_accents!r}, expected true, false or null; mend it")
     vocabulary = directory_vocabulary(directory)
     if vocabulary.lower_case_or(lower_case) != lower_case:
         raise InputError(
             f"{path}: do_lower_case is {lower_case}, but {vocabulary.source} says {not lower_case}; the two files "
             "belong to different tokenizers"
         )
-    if not isinstance(vocabulary, SentencePieceVocabulary):
-        for key, wanted in {"strip_accents": lower_case, "tokenize_chinese_chars": True}.items():
-            if settings.get(key) not in (None, wanted):
-                raise InputError(
-                    f"{path}: {key} is {settings[key]!r}, expected {wanted!r}, as the original BERT tokenizer does it"
-                )
-    return make_tokenizer(vocabulary, lower_case, portable)
+    if not isinstance(vocabulary, SentencePieceVocabulary) and settings.get("tokenize_chinese_chars") is False:
+        raise InputError(
+            f"{path}: tokenize_chinese_chars is False, expected True, as the original BERT tokenizer does it"
+        )
+    return make_tokenizer(vocabulary, lower_case, portable, strip_accents)
+
+
+def _normalizer_settings(path: Path) -> dict[str, Any]:
+    """What a `tokenizer.json` says of the text before it is cut, in the words of `tokenizer_config.json`."""
+    normalizer = _complete_settings(path).get("normalizer")
+    if not isinstance(normalizer, dict) or normalizer.get("type") != "BertNormalizer":
+        raise InputError(f"{path}: its normalizer is not BertNormalizer; expected the tokenizer of a BERT")
+    names = {
+        "lowercase": "do_lower_case",
+        "strip_accents": "strip_accents",
+        "handle_chinese_chars": "tokenize_chinese_chars",
+    }
+    return {name: normalizer.get(key) for key, name in names.items()}
+
+
+def _complete_settings(path: Path) -> dict[str, Any]:
+    settings = read_json(path)
+    return settings if isinstance(settings, dict) else {}

@@ -39,13 +39,17 @@ class WordPieceTokenizer:
 
     Args:
       vocabulary: the tokens.
-      lower_case: True for uncased vocabularies: text is lower-cased and loses its accents.
+      lower_case: True for uncased vocabularies: text is lower-cased.
       portable: use only operations that every TensorFlow Serving has; slower.
+      strip_accents: whether accents go; None: where text is lower-cased, as in the original.
     """
 
-    def __init__(self, vocabulary: Vocabulary, lower_case: bool, portable: bool = False) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, lower_case: bool, portable: bool = False, strip_accents: bool | None = None
+    ) -> None:
         self.vocabulary = vocabulary
-        self.lower_case = self.strip_accents = lower_case
+        self.lower_case = lower_case
+        self.strip_accents = lower_case if strip_accents is None else strip_accents
         self._portable = portable
         if portable:
             tokens = tf.constant(vocabulary.tokens)
