@@ -76,6 +76,23 @@ def _vocab_report(arguments: Sequence[str]) -> None:
         print(f"\nPicture: {draw_vocab_report(report, picture)}")
 
 
+def _vocab_extend(arguments: Sequence[str]) -> None:
+    parser = _parser("vocab extend", "Add the tokens of a corpus's vocabulary to that of a trained model.")
+    parser.add_argument("base", help="the model's WordPiece vocabulary; its tokens keep their ids")
+    parser.add_argument("other", help="a vocabulary that `tf-bert vocab train` made of the corpus")
+    parser.add_argument("output", help="the file to write")
+    parser.add_argument("--max_new_tokens", type=int, help="add so many at most, the first ones (default: all)")
+    options = parser.parse_args(arguments)
+    if options.max_new_tokens is not None and options.max_new_tokens < 1:
+        raise UsageError(f"--max_new_tokens: found {options.max_new_tokens}, expected 1 or more")
+    from tf_bert.tokenization.vocab import Vocabulary, extend_vocabulary
+
+    base, other = (Vocabulary.load(Path(path)) for path in (options.base, options.other))
+    extended = extend_vocabulary(base, other, options.max_new_tokens)
+    extended.save(Path(options.output))
+    print(f"{options.output}: {len(base):,} tokens of {options.base}, {len(extended) - len(base):,} new ones")
+
+
 def _prepare(arguments: Sequence[str]) -> None:
     from tf_bert.config import PrepareConfig
 
@@ -106,8 +123,15 @@ def _prepare(arguments: Sequence[str]) -> None:
 def _pretrain(arguments: Sequence[str]) -> None:
     from tf_bert.config import PretrainConfig
 
+    def complete(values: Mapping[str, Any]) -> dict[str, Any]:
+        if not values.get("init"):  # without a source, nothing of TensorFlow is needed to read the settings
+            return dict(values)
+        from tf_bert.initial_weights import complete_settings
+
+        return complete_settings(values)
+
     start, arguments = _take_start_options(arguments)
-    config = _read_config(PretrainConfig, "pretrain", arguments, dict(_START_OPTIONS.values()))
+    config = _read_config(PretrainConfig, "pretrain", arguments, dict(_START_OPTIONS.values()), complete)
     ranks = int(start["ranks"] or 1)
     if start["dry_run"]:
         from tf_bert.preflight import Outlook, preflight
@@ -198,6 +222,19 @@ def _inspect(arguments: Sequence[str]) -> None:
         print(f"\nPicture: {draw_data_directory(options.path, options.png)}")
 
 
+def _convert(arguments: Sequence[str]) -> None:
+    parser = _parser("convert", "Turn the weights of one tool into the files of another.")
+    parser.add_argument("source", help="a model directory, a checkpoint of google-research or Model Garden, an archive")
+    parser.add_argument("dest", help="the directory to write")
+    parser.add_argument("--to", required=True, help="hf (a model directory), google (TF1) or model-garden (TF2)")
+    parser.add_argument("--vocab", help="a vocabulary to put in its place; tokens that both have keep their rows")
+    options = parser.parse_args(arguments)
+    from tf_bert.interop.convert import convert
+
+    for line in convert(options.source, options.dest, options.to, options.vocab):
+        print(line)
+
+
 def _fill_mask(arguments: Sequence[str]) -> None:
     parser = _parser("fill-mask", "Guess the words under [MASK].")
     parser.add_argument("model_dir", help="a model directory, e.g. runs/bert-tiny-demo/model")
@@ -210,14 +247,39 @@ def _fill_mask(arguments: Sequence[str]) -> None:
         print(line)
 
 
+def _embed(arguments: Sequence[str]) -> None:
+    parser = _parser("embed", "Turn sentences, one a line on standard input, into vectors, one a line of output.")
+    parser.add_argument("model_dir", help="a model directory; sentence-transformers' files in it set the defaults")
+    parser.add_argument("--pooling", help="mean, cls or pooler (default: as the directory says, or else mean)")
+    parser.add_argument(
+        "--normalize",
+        action=argparse.BooleanOptionalAction,
+        help="scale vectors to length 1 (default: as the directory says, or else not)",
+    )
+    parser.add_argument(
+        "--max_seq_length", type=int, help="tokens that are read of a sentence (default: as the directory says)"
+    )
+    parser.add_argument("--batch_size", type=int, default=64, help="sentences in one forward pass (default: 64)")
+    parser.add_argument("--output", help="a file to write: .npy, or .jsonl (default: JSON lists on standard output)")
+    options = parser.parse_args(arguments)
+    from tf_bert.serving.embed import EmbeddingOptions, embed_lines
+
+    how = EmbeddingOptions(options.pooling, options.normalize, options.max_seq_length, options.batch_size)
+    for line in embed_lines(options.model_dir, sys.stdin.buffer, options.output, how):
+        print(line)
+
+
 COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
     "fetch wikipedia": ("download a Wikipedia's articles, resumably and checked", _fetch_wikipedia),
     "vocab train": ("train a WordPiece or SentencePiece vocabulary from a corpus", _vocab_train),
+    "vocab extend": ("add the tokens of a corpus to a trained model's vocabulary", _vocab_extend),
     "vocab report": ("show how one or two vocabularies fit a corpus", _vocab_report),
     "prepare": ("turn a corpus into TFRecord shards of packed rows", _prepare),
     "pretrain": ("pretrain BERT; run again, it goes on where it was", _pretrain),
+    "convert": ("turn weights of one tool into the files of another", _convert),
     "inspect": ("show a shard, a data directory, a checkpoint or a model directory", _inspect),
     "fill-mask": ("guess the words under [MASK] with a pretrained model", _fill_mask),
+    "embed": ("turn sentences into vectors with a model directory", _embed),
 }
 
 
@@ -297,7 +359,13 @@ def _parser(command: str, description: str) -> argparse.ArgumentParser:
 # --- commands whose options are the fields of a configuration -----------------------------------------------------
 
 
-def _read_config(cls: Any, command: str, arguments: Sequence[str], options: Mapping[str, str] | None = None) -> Any:
+def _read_config(
+    cls: Any,
+    command: str,
+    arguments: Sequence[str],
+    options: Mapping[str, str] | None = None,
+    complete: Callable[[Mapping[str, Any]], dict[str, Any]] = dict,
+) -> Any:
     from tf_bert import config
 
     if "-h" in arguments or "--help" in arguments:
@@ -306,7 +374,7 @@ def _read_config(cls: Any, command: str, arguments: Sequence[str], options: Mapp
     switches = {field.key for field in config.describe_fields(cls) if field.is_switch}
     values = parse_overrides(arguments, switches)
     path = values.pop("config", None)
-    return config.load(cls, path, values)
+    return config.load(cls, path, values, complete)
 
 
 def parse_overrides(arguments: Sequence[str], switches: Collection[str] = ()) -> dict[str, Any]:

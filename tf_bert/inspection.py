@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -13,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from tf_bert.config import DataConfig, load_bert_config
 from tf_bert.errors import InputError
 from tf_bert.files import read_json
-from tf_bert.models.directory import CONFIG_FILE, WEIGHTS_FILE
+from tf_bert.models.directory import CONFIG_FILE, LINEAGE_FILE, WEIGHTS_FILE
 from tf_bert.pretraining_data.dataset import batch_maker
 from tf_bert.pretraining_data.manifest import LENGTH_BINS, MANIFEST_FILE, Lengths, read_manifest
 from tf_bert.pretraining_data.manifest_plot import draw_manifest
@@ -174,11 +175,22 @@ def _model_directory(path: Path) -> Iterator[str]:
     case = "uncased" if tokenizer.lower_case else "cased"
     yield f"  vocabulary  {len(tokenizer.vocabulary):,} tokens, {case}, sha256 {tokenizer.vocabulary.sha256[:12]}"
     yield from _tensors(path / WEIGHTS_FILE)
-    if (path / "lineage.json").exists():
-        lineage = read_json(path / "lineage.json")
+    if (path / LINEAGE_FILE).exists():
+        yield from _lineage(read_json(path / LINEAGE_FILE))
+
+
+def _lineage(lineage: Mapping[str, Any]) -> Iterator[str]:
+    """What the weights come from, the newest first."""
+    if "finetuning" in lineage:
+        yield f"  finetuned   on {lineage['finetuning']['task']}, {lineage['finetuning']['step']:,} steps"
+    if "data" in lineage:
         for source in lineage["data"]["sources"]:
             yield f"  trained on  {source['path']}, sha256 {source['sha256'][:12]}"
         yield f"  steps       {lineage['pretraining']['training']['num_train_steps']:,}"
+    for key, what in {"init": "started from", "converted_from": "converted from"}.items():
+        if key in lineage:
+            yield f"  {what}  {lineage[key]['source']} ({lineage[key]['kind']})"
+            yield from _lineage(lineage[key]["lineage"])
 
 
 def _tensors(path: Path) -> Iterator[str]:

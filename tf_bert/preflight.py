@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tf_bert.config import PretrainConfig, accumulation_steps, stage_runs
+from tf_bert.config import PretrainConfig, StageRun, accumulation_steps, stage_runs
 from tf_bert.errors import InputError, UsageError
+from tf_bert.initial_weights import check_initial_weights
 from tf_bert.models.flops import RowShape, count_parameters, training_flops
 from tf_bert.pretraining import check_length, check_vocabulary, row_shape
 from tf_bert.pretraining_data.dataset import training_dataset, validation_dataset
@@ -47,7 +48,7 @@ def preflight(config: PretrainConfig, outlook: Outlook) -> None:
         device = find_device(stage.config.training.precision)
         for label, text in plan(stage.config, manifest, device, outlook):
             print(f"{label:<14}{text}")
-        for name, check in checks(stage.config, manifest, device, outlook.world_size):
+        for name, check in checks(stage, manifest, device, outlook.world_size):
             count += 1
             try:
                 print(f"ok      {name}: {check()}")
@@ -156,9 +157,10 @@ def _duration(
 
 
 def checks(
-    config: PretrainConfig, manifest: Manifest, device: Device, world_size: int
+    stage: StageRun, manifest: Manifest, device: Device, world_size: int
 ) -> Iterator[tuple[str, Callable[[], str]]]:
     """Names of checks with what performs them: it returns what was found to be good, or raises."""
+    config = stage.config
     data_dir, training = Path(config.data.data_dir), config.training
     row = row_shape(config, manifest)
 
@@ -199,6 +201,8 @@ def checks(
         validation_dataset(data_dir, config.data, training.microbatch_size)
         return f"{manifest.splits[VALIDATION].records:,} rows, their shards read and sound"
 
+    if config.init and not stage.starts_from:
+        yield "init", lambda: check_initial_weights(config)
     yield "vocabulary", vocabulary
     yield "length", length
     yield "masks", lambda: _check_masks(config, manifest, row)

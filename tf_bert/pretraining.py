@@ -14,6 +14,7 @@ from tf_bert import distributed
 from tf_bert.config import PretrainConfig, StageRun, accumulation_steps, stage_runs, to_dict
 from tf_bert.distributed import World
 from tf_bert.errors import InputError, UsageError
+from tf_bert.initial_weights import check_initial_weights, load_initial_weights
 from tf_bert.models.flops import RowShape, training_flops
 from tf_bert.models.pretraining import BertForPretraining
 from tf_bert.pretraining_data.dataset import training_dataset, validation_dataset
@@ -24,6 +25,7 @@ from tf_bert.run_directory import (
     CHECKPOINTS_DIR,
     MODEL_DIR,
     REPORT_FILE,
+    check_output_directory,
     claim_output_directory,
     is_done,
     resume,
@@ -116,6 +118,9 @@ def _pretrain(stage: StageRun, world: World, watchdog: Watchdog) -> bool:
         manifest = read_manifest(data_dir)
         microsteps = check_against_data(config, manifest, world.world_size)
         if world.rank == 0:
+            is_new = not check_output_directory(output_dir, config)
+            if is_new and config.init and not stage.starts_from:
+                check_initial_weights(config)
             claim_output_directory(output_dir, config)
 
     # Model, optimizer, train step.
@@ -135,18 +140,20 @@ def _pretrain(stage: StageRun, world: World, watchdog: Watchdog) -> bool:
     cadence = config.cadence
     checkpoints = CheckpointManager(output_dir / CHECKPOINTS_DIR, cadence.keep_checkpoints, cadence.keep_every)
     with world.together():
-        first_step, warnings = resume(checkpoints, variables) if world.rank == 0 else (0, [])
+        first_step, notes = resume(checkpoints, variables) if world.rank == 0 else (0, [])
         if world.rank == 0 and first_step == 0 and stage.starts_from:
             carried = [*model.variables, *(optimizer.variables if stage.carries_optimizer else [])]
-            start_from(Path(stage.starts_from), carried)
+            start_from(Path(stage.starts_from), output_dir, carried)
+        elif world.rank == 0 and first_step == 0 and config.init:
+            notes += load_initial_weights(config, model)
     rollbacks_path = output_dir / ROLLBACKS_FILE
     with world.together():
         skips = Rollbacks(rollbacks_path).skips() if world.rank == 0 else []
     first_step, skips = world.broadcast_object((first_step, skips))
     synchronise(world, model, variables)
     log = RunLog(output_dir, first_step, enabled=world.rank == 0)
-    for warning in warnings:
-        log.line(warning)
+    for note in notes:
+        log.line(note)
 
     # Data.
     with world.together():

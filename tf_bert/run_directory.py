@@ -11,7 +11,7 @@ from tf_bert import __version__
 from tf_bert.config import PretrainConfig, TrainingConfig, to_dict
 from tf_bert.errors import InputError, UsageError
 from tf_bert.files import atomic_directory, atomic_writer, read_json, reporting_disk_errors, sha256_of, write_json
-from tf_bert.models.directory import save_model
+from tf_bert.models.directory import LINEAGE_FILE, save_model
 from tf_bert.models.pretraining import BertForPretraining
 from tf_bert.pretraining_data.manifest import MANIFEST_FILE
 from tf_bert.tokenization.tokenizer import load_tokenizer, save_tokenizer
@@ -22,7 +22,7 @@ CONFIG_FILE = "config.yaml"  # all settings, ready for --config
 RUN_FILE = "run.json"  # what a resumed run must share with its beginning
 CHECKPOINTS_DIR = "checkpoints"
 MODEL_DIR = "model"
-LINEAGE_FILE = "lineage.json"  # in the model directory: where its weights come from
+INIT_FILE = "init.json"  # what the first weights were, if they came from elsewhere
 REPORT_FILE = "report.png"
 
 
@@ -66,6 +66,7 @@ def _identity(config: dict[str, Any]) -> dict[str, Any]:
     sections = {f"model.{key}": value for key, value in config["model"].items()}
     sections |= {f"training.{key}": config["training"][key] for key in ("seed", "global_batch_size", "precision")}
     sections |= {f"data.{key}": value for key, value in config["data"].items() if key != "data_dir"}
+    sections["init"] = config["init"]
     return {**sections, "data.manifest_sha256": sha256_of(Path(config["data"]["data_dir"]) / MANIFEST_FILE)}
 
 
@@ -75,8 +76,8 @@ def is_done(config: PretrainConfig) -> bool:
     return lineage.exists() and read_json(lineage)["pretraining"]["training"] == to_dict(config.training)
 
 
-def start_from(earlier_dir: Path, variables: list[keras.Variable]) -> None:
-    """Gives variables the values that they had at the end of an earlier stage.
+def start_from(earlier_dir: Path, output_dir: Path, variables: list[keras.Variable]) -> None:
+    """Gives variables the values that they had at the end of an earlier stage, and this one its note of first weights.
 
     Raises:
       InputError: if its last checkpoint is missing or damaged, or of another model or optimizer.
@@ -89,6 +90,8 @@ def start_from(earlier_dir: Path, variables: list[keras.Variable]) -> None:
             f"{earlier_dir / MODEL_DIR} and run again, and the stage is ended once more"
         )
     checkpoint.restore(variables, only_these=True)
+    if (earlier_dir / INIT_FILE).exists():
+        write_json(output_dir / INIT_FILE, read_json(earlier_dir / INIT_FILE))
 
 
 def resume(checkpoints: CheckpointManager, variables: list[keras.Variable]) -> tuple[int, list[str]]:
@@ -146,4 +149,6 @@ def write_model_directory(model_dir: Path, model: BertForPretraining, config: Pr
             "pretraining": to_dict(config),
             "data": read_json(data_dir / MANIFEST_FILE),
         }
+        if (init := model_dir.parent / INIT_FILE).exists():
+            lineage["init"] = read_json(init)
         write_json(partial / LINEAGE_FILE, lineage)

@@ -1,9 +1,18 @@
 """Every setting of every command, and how it is read.
 
 `preparation.py` and `quality.py` are about data, `settings.py`, `optimization.py` and `stages.py` about models and
-runs; `reading.py` reads them all.
+runs, `finetuning.py` about finetuning, `sweep.py` about sweeps of it; `reading.py` reads them all.
 """
 
+from tf_bert.config.finetuning import (
+    CustomTaskConfig,
+    FetchGlueConfig,
+    FinetuneConfig,
+    GlueConfig,
+    LearningConfig,
+    RunConfig,
+    SpanConfig,
+)
 from tf_bert.config.optimization import OptimizerConfig
 from tf_bert.config.preparation import (
     CorpusConfig,
@@ -24,19 +33,30 @@ from tf_bert.config.settings import (
     accumulation_steps,
 )
 from tf_bert.config.stages import StageRun, stage_runs
+from tf_bert.config.sweep import BanditConfig, ParameterConfig, SweepConfig
 
 __all__ = [
+    "BanditConfig",
     "BertConfig",
     "CadenceConfig",
     "CorpusConfig",
+    "CustomTaskConfig",
     "DataConfig",
+    "FetchGlueConfig",
     "FetchWikipediaConfig",
+    "FinetuneConfig",
+    "GlueConfig",
+    "LearningConfig",
     "OptimizerConfig",
+    "ParameterConfig",
     "PrepareConfig",
     "PretrainConfig",
     "QualityConfig",
+    "RunConfig",
+    "SpanConfig",
     "StageConfig",
     "StageRun",
+    "SweepConfig",
     "TrainingConfig",
     "VocabReportConfig",
     "VocabTrainConfig",

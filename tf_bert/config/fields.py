@@ -1,6 +1,8 @@
 """What the fields of several settings have in common: strictness, and types that carry their range."""
 
+import re
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import pydantic
 from pydantic import Field
@@ -18,6 +20,18 @@ SpanWords = Annotated[float, Field(ge=1.0, le=100.0)]
 Strings = Annotated[
     tuple[str, ...], pydantic.BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
 ]
+
+
+def _server_address(value: object) -> object:
+    label = r"[A-Za-z0-9-]{1,63}"
+    pattern = rf"https?://({label}(\.{label})*|\[[0-9a-f:.]+\])(:[0-9]{{1,5}})?(/[A-Za-z0-9._~/-]*)?"
+    if not isinstance(value, str) or not re.fullmatch(pattern, value):
+        raise ValueError(f"found {value!r}, expected an address such as https://dumps.wikimedia.org")
+    _ = urlsplit(value).port  # raises if it is out of range
+    return value.rstrip("/")
+
+
+ServerAddress = Annotated[str, pydantic.BeforeValidator(_server_address)]
 
 
 def check_spans(mean_span_words: float, whole_word_masking: bool) -> None:

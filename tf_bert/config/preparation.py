@@ -2,7 +2,6 @@
 
 import re
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 import pydantic
 from pydantic import Field
@@ -16,6 +15,7 @@ from tf_bert.config.fields import (
     PositiveFloat,
     PositiveInt,
     Probability,
+    ServerAddress,
     SpanWords,
     Strings,
     check_spans,
@@ -56,15 +56,6 @@ def _dump_date(value: object) -> object:
     return text
 
 
-def _base_url(value: object) -> object:
-    label = r"[A-Za-z0-9-]{1,63}"
-    pattern = rf"https?://({label}(\.{label})*|\[[0-9a-f:.]+\])(:[0-9]{{1,5}})?(/[A-Za-z0-9._~/-]*)?"
-    if not isinstance(value, str) or not re.fullmatch(pattern, value):
-        raise ValueError(f"found {value!r}, expected an address such as https://dumps.wikimedia.org")
-    _ = urlsplit(value).port  # raises if it is out of range
-    return value.rstrip("/")
-
-
 @dataclass(frozen=True, config=STRICT)
 class FetchWikipediaConfig:
     """`tf-bert fetch wikipedia`: the articles of one Wikipedia, downloaded and checked."""
@@ -83,7 +74,7 @@ class FetchWikipediaConfig:
     """True: the dump made of many short bz2 streams, between which it can be split. False: one stream a file."""
     single_file: bool = False
     """True: one large file instead of the parts that the dump of a large Wikipedia comes in."""
-    base_url: Annotated[str, pydantic.BeforeValidator(_base_url)] = "https://dumps.wikimedia.org"
+    base_url: ServerAddress = "https://dumps.wikimedia.org"
     """Server to ask; a mirror's address, with the path under which the mirror keeps the directories of the wikis."""
     contact: Annotated[str, Field(pattern=r"^[ -~]*$")] = ""
     """Mail or web address that the server's operators may write to, sent along as they ask for; empty: none."""

@@ -7,7 +7,7 @@ what was expected when something does not fit. An unknown key is an error.
 import dataclasses
 import difflib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,8 +21,19 @@ from tf_bert.errors import InputError, UsageError
 ConfigT = TypeVar("ConfigT")
 
 
-def load(cls: type[ConfigT], path: str | None = None, overrides: Mapping[str, Any] | None = None) -> ConfigT:
+def load(
+    cls: type[ConfigT],
+    path: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    complete: Callable[[Mapping[str, Any]], dict[str, Any]] = dict,
+) -> ConfigT:
     """Builds `cls` from a YAML file with dotted `overrides` ("model.hidden_size": "256") laid over it.
+
+    Args:
+      cls: a configuration class.
+      path: the file; None: there is none.
+      overrides: values by dotted names.
+      complete: adds values that follow from the others, and may raise what it likes.
 
     Raises:
       UsageError: if a key is unknown, a value does not fit or the fields contradict each other.
@@ -31,7 +42,7 @@ def load(cls: type[ConfigT], path: str | None = None, overrides: Mapping[str, An
     values = _read_yaml(path) if path else {}
     for dotted, value in (overrides or {}).items():
         _lay_over(values, dotted, value)
-    return from_dict(cls, values, where=path or "command line")
+    return from_dict(cls, complete(values), where=path or "command line")
 
 
 def from_dict(cls: type[ConfigT], values: Mapping[str, Any], where: str) -> ConfigT:
@@ -157,7 +168,7 @@ def describe_fields(cls: Any, prefix: str = "") -> Iterator[FieldDescription]:
         if dataclasses.is_dataclass(info.annotation):
             yield from describe_fields(info.annotation, f"{prefix}{name}.")
         else:
-            default = "required" if info.is_required() else json.dumps(info.default)
+            default = "required" if info.is_required() else json.dumps(info.get_default(call_default_factory=True))
             yield FieldDescription(prefix + name, default, _docstring(cls, name), info.annotation is bool)
 
 

@@ -198,10 +198,14 @@ class PretrainConfig:
 
     output_dir: str = "runs/pretrain"
     """The run's directory: checkpoints, logs, report and model directory. Run again, it goes on from there."""
+    init: str | None = None
+    """Weights to start from: a model directory, a checkpoint of google-research or Model Garden, or an archive."""
+    replace_vocabulary: bool = False
+    """With init: the data may have another vocabulary; new tokens begin as the mean of their old pieces."""
     model_size: Literal["tiny", "mini", "small", "medium", "base", "large"] | None = None
     """Layers, width, heads and feed-forward width by the name of a published size; what `model` says goes before."""
     model: BertConfig = BertConfig()
-    """Shape of the encoder."""
+    """Shape of the encoder; with init, that of the source."""
     data: DataConfig = DataConfig()
     """Rows and masks."""
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -226,6 +230,8 @@ class PretrainConfig:
         return {**values, "model": {**shape, **values.get("model", {})}}
 
     def __post_init__(self) -> None:
+        if self.replace_vocabulary and self.init is None:
+            raise ValueError("replace_vocabulary is about the weights that init names, but init is null; set it")
         optimizer, num_train_steps = self.optimizer, self.training.num_train_steps
         if optimizer.num_warmup_steps > (optimizer.schedule_steps or num_train_steps):
             spanned = "optimizer.schedule_steps" if optimizer.schedule_steps else "training.num_train_steps"

@@ -18,7 +18,7 @@ class StageRun:
     name: str = ""
     """Empty for a run without stages."""
     starts_from: str | None = None
-    """The output_dir of the stage before; None for the first."""
+    """The output_dir of the stage before; None for the first, which starts from `config.init` if there is such."""
     carries_optimizer: bool = False
     """Whether that stage's optimizer is carried on."""
     earlier_updates: int = 0

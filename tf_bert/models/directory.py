@@ -28,6 +28,8 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 """In the place of `WEIGHTS_FILE` where the weights are in shards: which tensor is in which file."""
+LINEAGE_FILE = "lineage.json"
+"""In a model directory: what its weights come from."""
 KEPT_SETTINGS = ("pad_token_id", "problem_type")
 """Entries of `config.json`, beside the encoder's shape and the labels, that a converted directory keeps."""
 
@@ -154,6 +156,8 @@ def _write(
     labels: Sequence[str] | None,
     settings: Mapping[str, Any],
 ) -> None:
+    if DECODER in tensors:  # where `transformers` does not tie the matrices, it does not tie the biases either
+        tensors = {**tensors, _DECODER_BIAS: tensors[MASKED_LM_BIAS]}
     write_tensors(directory / WEIGHTS_FILE, tensors, metadata={"format": "pt"})
     identity = {"architectures": [architecture], "model_type": "bert"}
     names = labels_settings(labels) if labels else {}
@@ -218,11 +222,14 @@ def _sort_tensors(
     """What a file holds by the names of `tf_bert.models.tensors`, and what is left out and why."""
     prefix = next((name.removesuffix(_FIRST) for name in stored if name.endswith(_FIRST)), "bert.")
     renamed = {_rename(name, prefix): name for name in stored}
-    if _DECODER_BIAS in renamed and MASKED_LM_BIAS not in renamed:
-        renamed[MASKED_LM_BIAS] = renamed.pop(_DECODER_BIAS)
     known = {name for part in PARTS for slot in part_slots(part, config) for name in slot.names} | {DECODER}
     tensors: dict[str, StoredTensor] = {}
     left_out: dict[str, str] = {}
+    # The two are one tensor where the matrices are tied. Otherwise `transformers` adds the decoder's.
+    if _DECODER_BIAS in renamed and (MASKED_LM_BIAS not in renamed or not config.tie_word_embeddings):
+        if MASKED_LM_BIAS in renamed:
+            left_out[renamed[MASKED_LM_BIAS]] = f"{_DECODER_BIAS} is in its place"
+        renamed[MASKED_LM_BIAS] = renamed.pop(_DECODER_BIAS)
     for name, original in renamed.items():
         if name in known:
             tensors[name] = stored[original]

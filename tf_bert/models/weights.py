@@ -160,8 +160,13 @@ class LoadReport:
         yield f"{self.source}: {len(self.loaded)} tensors loaded"
         if self.newly_made:
             yield f"  newly made: {', '.join(self.newly_made)}"
-        for why in dict.fromkeys(self.left_out.values()):
-            yield f"  left out ({why}): {', '.join(name for name, reason in self.left_out.items() if reason == why)}"
+        yield from left_out_lines(self.left_out)
+
+
+def left_out_lines(left_out: Mapping[str, str]) -> Iterator[str]:
+    """Names by the reason that they were left out for, for people to read."""
+    for why in dict.fromkeys(left_out.values()):
+        yield f"  left out ({why}): {', '.join(name for name, reason in left_out.items() if reason == why)}"
 
 
 def assign_weights(model: BertModel, weights: Weights, optional: Collection[str] = ()) -> LoadReport:

@@ -181,3 +181,18 @@ def _train(texts: Iterable[str], config: VocabTrainConfig, first: list[str], voc
     tokenizer.train_from_iterator(texts, trainer)
     ids = tokenizer.get_vocab()
     return sorted(ids, key=ids.__getitem__)
+
+
+def extend_vocabulary(base: Vocabulary, other: Vocabulary, max_new_tokens: int | None = None) -> Vocabulary:
+    """The tokens of `base`, with their ids, and after them those of `other` that it does not have, in its order.
+
+    A trained vocabulary has its frequent tokens first, so a limit keeps the most useful ones.
+
+    Args:
+      base: of a trained model.
+      other: of a corpus; both WordPiece.
+      max_new_tokens: at most so many of them; None: all.
+    """
+    known = set(base.tokens)
+    new = [token for token in other.tokens if token not in known][:max_new_tokens]
+    return Vocabulary((*base.tokens, *new), f"{base.source} with {len(new)} tokens of {other.source}")
