@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import random
-import re
 import resource
 import signal
 import socket
@@ -15,9 +14,9 @@ import subprocess
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from web_server import WebServer, answer, drop_after, hang, no_progress
 
 from tf_bert import cli, config
 from tf_bert.config import CorpusConfig, FetchWikipediaConfig
@@ -50,57 +49,11 @@ def dump_of(numbers, streams: int = 2) -> bytes:
     return bz2.compress(xml[:cut]) + bz2.compress(xml[cut:])
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Answers from `server.content`, unless `server.faults` has something else for the address."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        with self.server.counting():
-            self.server.requests.append((self.path, self.headers.get("Range")))
-            self.server.agents.add(self.headers["User-Agent"])
-            body = self.server.content.get(self.path)
-            fault = next(self.server.faults.get(self.path, iter(())), None)
-            if body is None:
-                self.send_error(404)
-            elif fault:
-                fault(self, body)
-            else:
-                self.serve(body)
-
-    def serve(self, body: bytes, sent: int | None = None, announced: int | None = None) -> None:
-        """The body or the range asked for; `sent` bytes of it, and a length that may be a lie."""
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
-        total = len(body) if announced is None else announced
-        start = int(asked[1]) if asked and self.server.ranges else 0
-        if start >= total:
-            self.send_error(416)
-            return
-        self.send_response(206 if start else 200)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
-        self.send_header("Content-Length", str(total - start))
-        self.end_headers()
-        block = body[start:] if sent is None else body[start : start + sent]
-        self.wfile.write(block)
-        self.server.sent += len(block)
-        self.close_connection = True
-
-    def log_message(self, *arguments):
-        pass
-
-
-class Server(ThreadingHTTPServer):
-    """dumps.wikimedia.org in small. `ranges`: it knows them. `faults`: address -> ways to answer, one a request."""
-
-    daemon_threads = True
-    block_on_close = False
+class Server(WebServer):
+    """dumps.wikimedia.org in small."""
 
     def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        self.requests, self.agents, self.faults, self.ranges, self.sent = [], set(), {}, True, 0
-        self.busy = self.most_busy = 0
+        super().__init__()
         files = {name: dump_of(range(2 * n, 2 * n + 2)) for n, name in enumerate(PARTS)}
         files[SINGLE] = dump_of(range(6))
         files |= {name.replace("-multistream", ""): content for name, content in files.items()}
@@ -152,25 +105,14 @@ class Server(ThreadingHTTPServer):
 
     def asked(self, name: str = PARTS[0]) -> list[str | None]:
         """The ranges that were asked for of a file."""
-        return [ranges for path, ranges in self.requests if path.endswith("/" + name)]
-
-    @contextlib.contextmanager
-    def counting(self):
-        self.busy += 1
-        self.most_busy = max(self.most_busy, self.busy)
-        yield
-        self.busy -= 1
+        return self.ranges_asked("/" + name)
 
 
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with Server() as started:
-        thread = threading.Thread(target=started.serve_forever, args=(0.01,))
-        thread.start()
+    with Server().running() as started:
         yield started
-        started.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -181,15 +123,10 @@ def fetch(server, tmp_path):
         defaults = {"base_url": server.url, "output_dir": str(tmp_path / "out"), "retries": 2, "retry_wait_seconds": 0}
         asked = config.from_dict(FetchWikipediaConfig, defaults | {"timeout_seconds": 5} | settings, "test")
         dump = find_dump(asked, run.notes.append)
-        return download(dump, asked, lambda total, description: contextlib.nullcontext(Bar()), run.notes.append)
+        return download(dump, asked, no_progress, run.notes.append)
 
     run.notes = []
     return run
-
-
-class Bar:
-    def update(self, n):
-        pass
 
 
 def words(server, tmp_path, *more) -> list[str]:
@@ -280,27 +217,6 @@ def test_a_real_dump_arrives_and_is_read(server, tmp_path, wikipedia_dump, capsy
 
 
 # --- what goes wrong on the way, and passes -----------------------------------------------------------------------
-
-
-def drop_after(count: int):
-    return lambda handler, body: handler.serve(body, sent=count)
-
-
-def answer(code: int, **headers: str):
-    def fault(handler, body):
-        handler.send_response(code)
-        for name, value in headers.items():
-            handler.send_header(name.replace("_", "-"), value)
-        handler.send_header("Content-Length", "0")
-        handler.end_headers()
-
-    return fault
-
-
-def hang(handler, body):
-    handler.serve(body, sent=1000)
-    handler.server.hanging.set()
-    handler.server.released.wait(20)
 
 
 def test_a_connection_that_drops_is_taken_up_where_it_broke_off(server, fetch):

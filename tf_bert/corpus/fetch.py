@@ -6,37 +6,21 @@ names stay inside the output directory, addresses on the server, and lengths wit
 """
 
 import difflib
-import fcntl
 import fnmatch
-import hashlib
-import http.client
 import json
-import os
 import re
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from urllib import request
-from urllib.error import HTTPError
 
-from tf_bert import __version__
 from tf_bert.config import FetchWikipediaConfig
-from tf_bert.corpus.blocks import BLOCK_BYTES, OnBytes
+from tf_bert.download import Client, NotFoundError, Notify, Progress, RemoteFile, download_file, is_sound
 from tf_bert.errors import InputError, UsageError
-from tf_bert.files import PARTIAL_SUFFIX, fsync_directory, reporting_disk_errors
+from tf_bert.files import PARTIAL_SUFFIX, reporting_disk_errors
 
-_MAX_PAGE_BYTES = 32 << 20  # a dumpstatus.json has a few hundred bytes a file, and a dump some thousand files
-_MAX_WAIT_SECONDS, _MAX_ASKED_WAIT_SECONDS = 60.0, 300.0
-_TEMPORARY = {408, 429, 500, 502, 503, 504}
-
-Notify = Callable[[str], object]  # takes a line for the user
-Progress = Callable[[int, str], AbstractContextManager[Any]]
-"""Makes a progress bar of a total in bytes and a description, as `run_log.byte_progress` does."""
+_ADVICE = "name another date, or check base_url"
 
 
 @dataclass(frozen=True)
@@ -47,6 +31,11 @@ class DumpFile:
     size: int
     sha1: str
     url: str
+
+    @property
+    def remote(self) -> RemoteFile:
+        """How it is downloaded."""
+        return RemoteFile(self.url, self.size, self.sha1, "sha1")
 
 
 @dataclass(frozen=True)
@@ -72,7 +61,7 @@ def find_dump(config: FetchWikipediaConfig, notify: Notify) -> Dump:
       UsageError: if the server has no such language or date, or no file matches `config.files`.
       InputError: if the server cannot be reached, no dump is complete or what the server says is damaged or unsafe.
     """
-    client = _Client(config, notify)
+    client = Client(config, notify, _ADVICE)
     wiki = config.language.replace("-", "_") + "wiki"
     dates = _list_dates(client, wiki, config)
     if config.date != "latest":
@@ -85,7 +74,7 @@ def find_dump(config: FetchWikipediaConfig, notify: Notify) -> Dump:
         url = f"{config.base_url}/{wiki}/{date}/dumpstatus.json"
         try:
             jobs = _read_jobs(client.get(url), url)
-        except _NotFoundError:  # the dump has just begun, or is being removed
+        except NotFoundError:  # the dump has just begun, or is being removed
             jobs = {}
         # Only wikis whose dump comes in parts have the job that joins them.
         job = base_job + ("recombine" if config.single_file and base_job + "recombine" in jobs else "")
@@ -109,27 +98,27 @@ def download(dump: Dump, config: FetchWikipediaConfig, progress: Progress, notif
     directory = Path(config.output_dir)
     with reporting_disk_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
-    missing = [file for file in dump.files if not _is_sound(directory / file.name, file, progress)]
+    missing = [file for file in dump.files if not is_sound(directory / file.name, file.remote, progress)]
     partials = (directory / (file.name + PARTIAL_SUFFIX) for file in missing)
     needed = sum(file.size for file in missing) - sum(path.stat().st_size for path in partials if path.is_file())
     if needed > (free := shutil.disk_usage(directory).free):
         found = f"{directory}: found {free / 1e6:,.1f} MB free, the download needs {needed / 1e6:,.1f} MB"
         raise InputError(f"{found}; free space, choose another output_dir or fewer files")
-    client = _Client(config, notify)
+    client = Client(config, notify, _ADVICE)
     for file in missing:
-        _download_file(client, file, directory / file.name, progress)
+        download_file(client, file.remote, directory / file.name, progress)
     return [directory / file.name for file in dump.files]
 
 
 # --- what there is -----------------------------------------------------------------------------------------------
 
 
-def _list_dates(client: "_Client", wiki: str, config: FetchWikipediaConfig) -> list[str]:
+def _list_dates(client: Client, wiki: str, config: FetchWikipediaConfig) -> list[str]:
     """Days for which the server has a directory, the newest first."""
     url = f"{config.base_url}/{wiki}/"
     try:
         page = client.get(url)
-    except _NotFoundError:
+    except NotFoundError:
         found = f"language: found '{config.language}', but {url} does not exist"
         raise UsageError(f"{found}; {_suggest_language(client, config)}") from None
     dates = {found.decode() for found in re.findall(rb'href="(?:[^"]*/)?([0-9]{8})/?"', page)}
@@ -138,7 +127,7 @@ def _list_dates(client: "_Client", wiki: str, config: FetchWikipediaConfig) -> l
     return sorted(dates, reverse=True)
 
 
-def _suggest_language(client: "_Client", config: FetchWikipediaConfig) -> str:
+def _suggest_language(client: Client, config: FetchWikipediaConfig) -> str:
     try:
         page = client.get(f"{config.base_url}/backup-index-bydb.html")
     except InputError:  # not every mirror has this page, and it is there for the hint alone
@@ -192,209 +181,3 @@ def _read_entry(name: str, entry: Any, config: FetchWikipediaConfig, where: str)
         raise InputError(f"{where}: {name}: refused the url {url!r}, expected a path on {config.base_url}")
     # The path is that of the original server; a mirror keeps it below a path of its own.
     return DumpFile(name, size, sha1, config.base_url + url)
-
-
-# --- one file ----------------------------------------------------------------------------------------------------
-
-
-def _is_sound(path: Path, file: DumpFile, progress: Progress) -> bool:
-    if not path.is_file() or path.stat().st_size != file.size:
-        return False
-    with progress(file.size, f"checking {file.name}") as bar:
-        return _sha1_of(path, bar.update).hexdigest() == file.sha1
-
-
-def _sha1_of(path: Path, on_bytes: OnBytes) -> "hashlib._Hash":
-    digest = hashlib.sha1(usedforsecurity=False)
-    with open(path, "rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            digest.update(block)
-            on_bytes(len(block))
-    return digest
-
-
-def _download_file(client: "_Client", file: DumpFile, path: Path, progress: Progress) -> None:
-    with progress(file.size, file.name) as bar, closing(_Partial(path, bar)) as partial:
-        resumed = partial.size > 0
-        _receive(client, file, partial)
-        if resumed and partial.digest.hexdigest() != file.sha1:
-            client.notify(f"{path}: what was there of it is damaged; starting over")
-            partial.clear()
-            _receive(client, file, partial)
-        if (found := partial.digest.hexdigest()) != file.sha1:
-            partial.clear()
-            raise InputError(f"{path}: its SHA-1 came as {found}, expected {file.sha1}; try later, or another base_url")
-        partial.finish()
-
-
-def _receive(client: "_Client", file: DumpFile, partial: "_Partial") -> None:
-    """Appends to `partial` what it lacks of `file`, over as many connections as that takes."""
-
-    def attempt() -> None:
-        if partial.size == file.size:
-            return
-        with client.open(file.url, partial.size) as response:
-            told = re.fullmatch("bytes ([0-9]{1,18})-[0-9]+/([0-9]{1,18})", response.headers.get("Content-Range", ""))
-            start, total = (int(told[1]), int(told[2])) if told else (0, _content_length(response))
-            if total not in (None, file.size):
-                raise InputError(f"{file.url}: has {total:,} bytes, expected {file.size:,}; try another base_url")
-            if start != partial.size:  # the server knows no ranges, or none that is meant
-                partial.clear()
-                if start != 0:
-                    raise _TemporaryError("the server sent another part of the file than was asked for")
-            for block in client.blocks(response, file.size - partial.size):
-                partial.write(block)
-
-    client.persist(file.url, attempt, lambda: partial.size)
-
-
-class _Partial:
-    """The beginning of a file and its SHA-1, on disk with every block; locked against a second process."""
-
-    def __init__(self, path: Path, bar: Any) -> None:
-        self._path, self._bar = path, bar
-        self._partial = path.with_name(path.name + PARTIAL_SUFFIX)
-        with reporting_disk_errors(self._partial):
-            self._file = open(self._partial, "ab", buffering=0)  # noqa: SIM115 - close() does it
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._file.close()
-            raise InputError(f"{self._partial}: is being downloaded by another process; wait for it") from error
-        self.digest = _sha1_of(self._partial, bar.update)
-        self.size = self._file.tell()
-
-    def close(self) -> None:
-        if self.size == 0:
-            self._partial.unlink(missing_ok=True)
-        self._file.close()
-
-    def write(self, block: bytes) -> None:
-        rest = memoryview(block)
-        with reporting_disk_errors(self._path):
-            while rest:  # a disk that fills takes a part
-                written = self._file.write(rest)
-                self.digest.update(rest[:written])
-                self.size += written
-                rest = rest[written:]
-        self._bar.update(len(block))
-
-    def clear(self) -> None:
-        self._bar.update(-self.size)
-        self._file.truncate(0)
-        self.digest, self.size = hashlib.sha1(usedforsecurity=False), 0
-
-    def finish(self) -> None:
-        with reporting_disk_errors(self._path):
-            os.fsync(self._file.fileno())
-            os.replace(self._partial, self._path)
-            fsync_directory(self._path.parent)
-
-
-# --- requests ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(eq=False)
-class _TemporaryError(Exception):
-    """A request failed in a way that may pass; the server may have asked for a pause."""
-
-    reason: str
-    wait_seconds: float = 0.0
-
-
-class _NotFoundError(InputError):
-    pass
-
-
-class _Client:
-    """Requests to one server, one after the other; through a proxy, if the environment names one."""
-
-    def __init__(self, config: FetchWikipediaConfig, notify: Notify) -> None:
-        self._config, self.notify = config, notify
-        # Not build_opener: it would open files and FTP too, and follow redirections anywhere.
-        self._opener = request.OpenerDirector()
-        web = (request.ProxyHandler, request.HTTPHandler, request.HTTPSHandler)
-        for handler in (*web, request.HTTPErrorProcessor, request.HTTPDefaultErrorHandler):
-            self._opener.add_handler(handler())
-        # https://foundation.wikimedia.org/wiki/Policy:Wikimedia_Foundation_User-Agent_Policy
-        self._agent = f"tf-bert/{__version__} ({config.contact or 'no contact given'}) Python-urllib"
-
-    def get(self, url: str) -> bytes:
-        """A page; raises `InputError` if it is not to be had, `_NotFoundError` if there is none."""
-
-        def attempt() -> bytes:
-            content = bytearray()
-            with self.open(url) as response:
-                for block in self.blocks(response, _content_length(response)):
-                    content += block
-                    if len(content) > _MAX_PAGE_BYTES:
-                        raise InputError(f"{url}: has more than {_MAX_PAGE_BYTES:,} bytes, expected a small page")
-            return bytes(content)
-
-        return self.persist(url, attempt)
-
-    def persist(self, url: str, attempt: Callable[[], Any], position: Callable[[], int] = lambda: 0) -> Any:
-        """Repeats `attempt` while it fails temporarily, `retries` times in a row without a better `position`."""
-        failures, best = 0, position()
-        while True:
-            try:
-                return attempt()
-            except _TemporaryError as error:
-                failures, best = (1, position()) if position() > best else (failures + 1, best)
-                if failures > self._config.retries:
-                    advice = "check the network, base_url and, if you need one, https_proxy; the same command goes on"
-                    raise InputError(f"{url}: {error.reason} (attempt {failures}); {advice}") from error
-                wait = min(self._config.retry_wait_seconds * 2.0 ** (failures - 1), _MAX_WAIT_SECONDS)
-                wait = max(wait, min(error.wait_seconds, _MAX_ASKED_WAIT_SECONDS))
-                self.notify(f"{url}: {error.reason}; trying again in {wait:g} s ({failures} of {self._config.retries})")
-                time.sleep(wait)
-
-    def open(self, url: str, offset: int = 0) -> http.client.HTTPResponse:
-        """A response from byte `offset` on, or from the beginning if the server cannot do that."""
-        headers = {"User-Agent": self._agent} | ({"Range": f"bytes={offset}-"} if offset else {})
-        try:
-            return self._opener.open(request.Request(url, headers=headers), timeout=self._config.timeout_seconds)
-        except HTTPError as error:
-            error.close()
-            if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and offset:
-                return self.open(url)
-            if place := error.headers.get("Location"):
-                raise InputError(
-                    f"{url}: refused a redirection to {place!r}; if it is right, change base_url"
-                ) from error
-            # Not the server's own words: they could hold anything.
-            found = f"HTTP {error.code} {http.client.responses.get(error.code, '')}".rstrip()
-            if error.code in _TEMPORARY:
-                asked = error.headers.get("Retry-After", "")
-                raise _TemporaryError(found, float(asked) if asked.isdecimal() else 0.0) from error
-            kind = _NotFoundError if error.code == HTTPStatus.NOT_FOUND else InputError
-            raise kind(f"{url}: found {found}, expected the file; name another date, or check base_url") from error
-        except (OSError, http.client.HTTPException) as error:
-            raise _TemporaryError(f"cannot be reached: {_reason(error)}") from error
-
-    def blocks(self, response: http.client.HTTPResponse, expected: int | None) -> Iterator[bytes]:
-        """The first `expected` bytes of a response, or all of it, as they come in."""
-        received = 0
-        while expected is None or received < expected:
-            try:
-                # Not read: when the connection fails, it would lose what has come in for the block.
-                block = response.read1(BLOCK_BYTES if expected is None else min(BLOCK_BYTES, expected - received))
-            except (OSError, http.client.HTTPException) as error:
-                raise _TemporaryError(f"the connection failed: {_reason(error)}") from error
-            if not block:
-                break
-            received += len(block)
-            yield block
-        if expected is not None and received < expected:
-            raise _TemporaryError(f"the connection ended {expected - received:,} bytes early")
-
-
-def _content_length(response: http.client.HTTPResponse) -> int | None:
-    length = response.headers.get("Content-Length", "")
-    return int(length) if re.fullmatch("[0-9]{1,18}", length) and "Transfer-Encoding" not in response.headers else None
-
-
-def _reason(error: Exception) -> str:
-    inner = getattr(error, "reason", error)  # urllib wraps what happened
-    text = getattr(inner, "strerror", None) or str(inner) or type(inner).__name__
-    return "".join(character if character.isprintable() else " " for character in text).strip()
