@@ -38,7 +38,8 @@ format: $(SET_UP) ## mend style where ruff can
 # Horovod's requirements are locked, Horovod itself is not: scripts/build_horovod.sh builds and installs it.
 lock: $(UV)/bin/uv ## resolve requirements.lock anew for Python 3.10 to 3.12
 	HOROVOD_WITHOUT_PYTORCH=1 $(UV)/bin/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.10 \
-		--extra horovod --extra interop --extra dask --extra mpi --extra dedup --extra plots --extra dev --no-emit-package horovod \
+		--extra horovod --extra interop --extra glue --extra serving --extra dask --extra mpi --extra dedup --extra plots \
+		--extra dev --no-emit-package horovod \
 		--custom-compile-command "make lock" --output-file requirements.lock
 
 clean: ## remove what set-up and the tools made (.venv, .cache); runs and data stay
