@@ -146,6 +146,11 @@ class SentencePieceTokenizer:
         """Token ids of every text, int32 [batch, (tokens)], without `[CLS]` and `[SEP]`; see `Tokenizer.tokenize`."""
         return self._tokenizer.tokenize(text)
 
+    def tokenize_with_offsets(self, text: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
+        """As `tokenize`, with the bytes of the text where each piece starts and ends, int64 [batch, (tokens)]."""
+        found: tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor] = self._tokenizer.tokenize_with_offsets(text)
+        return found
+
     def to_text(self, ids: Sequence[int]) -> str:
         """Joins pieces for people to read."""
         return "".join(self.vocabulary.tokens[token] for token in ids).replace(SPACE, " ").strip()

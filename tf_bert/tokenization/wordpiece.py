@@ -22,9 +22,9 @@ _UNKNOWN_WORD = "x" * (_MAX_BYTES_PER_WORD + 1)
 
 # Category Zs but for the plain space, which would be replaced by itself thousands of times; and line and paragraph
 # separators, where Python's str.split, which ends the original's words, splits too.
-_OTHER_WHITESPACE = r"[\t\n\r\x{A0}\x{1680}\x{2000}-\x{200A}\x{202F}\x{205F}\x{3000}\p{Zl}\p{Zp}]"
-_REMOVED = r"[\p{Cc}\p{Cf}\x{FFFD}]"
-_ACCENTS = r"\p{Mn}"
+OTHER_WHITESPACE = r"[\t\n\r\x{A0}\x{1680}\x{2000}-\x{200A}\x{202F}\x{205F}\x{3000}\p{Zl}\p{Zp}]"
+REMOVED = r"[\p{Cc}\p{Cf}\x{FFFD}]"
+ACCENTS = r"\p{Mn}"
 _CJK = (
     r"\x{4E00}-\x{9FFF}\x{3400}-\x{4DBF}\x{20000}-\x{2A6DF}\x{2A700}-\x{2B73F}\x{2B740}-\x{2B81F}\x{2B820}-\x{2CEAF}"
     r"\x{F900}-\x{FAFF}\x{2F800}-\x{2FA1F}"
@@ -90,12 +90,12 @@ class WordPieceTokenizer:
 
 def normalize(text: tf.Tensor, lower_case: bool, strip_accents: bool) -> tf.Tensor:
     """Texts, string [batch], before they are cut into words: cleaned; lower-cased and without accents if asked for."""
-    text = tf.strings.regex_replace(text, _OTHER_WHITESPACE, " ")
-    text = tf.strings.regex_replace(text, _REMOVED, "")
+    text = tf.strings.regex_replace(text, OTHER_WHITESPACE, " ")
+    text = tf.strings.regex_replace(text, REMOVED, "")
     if lower_case:
         text = tf.strings.lower(text, encoding="utf-8")
     if strip_accents:
-        text = tf.strings.regex_replace(tf_text.normalize_utf8(text, "NFD"), _ACCENTS, "")
+        text = tf.strings.regex_replace(tf_text.normalize_utf8(text, "NFD"), ACCENTS, "")
     return text
 
 
