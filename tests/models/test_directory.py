@@ -1,9 +1,6 @@
 """Model directories: round trip, names, and damaged files."""
 
-import importlib.util
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -60,36 +57,6 @@ def test_tensors_have_the_names_and_the_layout_of_hugging_face(saved):
     assert settings["num_hidden_layers"] == TINY.num_hidden_layers
 
 
-_TRANSFORMERS = """
-import sys
-import numpy, torch, transformers
-
-model, info = transformers.BertForPreTraining.from_pretrained(sys.argv[1], output_loading_info=True)
-assert not info["missing_keys"] and not info["unexpected_keys"], info
-with torch.no_grad():
-    outputs = model(torch.tensor(numpy.load(sys.argv[2])))
-numpy.savez(sys.argv[3], outputs.prediction_logits.numpy(), outputs.seq_relationship_logits.numpy())
-"""
-
-
-@pytest.mark.skipif(
-    not (importlib.util.find_spec("torch") and importlib.util.find_spec("transformers")),
-    reason="opt-in peer: transformers with torch is not installed",
-)
-def test_transformers_opens_the_directory_and_computes_the_same(saved):
-    model, directory = saved
-    ids = np.random.default_rng(2).integers(0, TINY.vocab_size, (2, 7))
-    np.save(directory / "ids.npy", ids)
-    # In a process of its own: PyTorch and TensorFlow in one process can crash each other.
-    arguments = [str(directory), str(directory / "ids.npy"), str(directory / "logits.npz")]
-    subprocess.run([sys.executable, "-c", _TRANSFORMERS, *arguments], check=True)
-    masked_lm, next_sentence = np.load(directory / "logits.npz").values()
-    inputs = {"input_ids": ids.astype("int32"), "input_mask": np.ones((2, 7), "int32")}
-    ours = model(inputs | {"masked_lm_positions": np.tile(np.arange(7, dtype="int32"), (2, 1))})
-    np.testing.assert_allclose(ours["masked_lm_logits"], masked_lm, atol=1e-5 * np.abs(masked_lm).max())
-    np.testing.assert_allclose(ours["next_sentence_logits"], next_sentence, atol=1e-4)
-
-
 def _rewrite(directory, change):
     path = directory / "model.safetensors"
     tensors = load_file(path)
@@ -127,4 +94,12 @@ def test_a_config_of_another_architecture_is_refused(saved):
     path = saved[1] / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": "roberta"}))
     with pytest.raises(InputError, match=r"config.json: model_type is 'roberta', expected 'bert'"):
+        load_model(saved[1])
+
+
+@pytest.mark.parametrize(("layers", "weights"), [(1, 2), (3, 2), (10**12, 2)])
+def test_another_number_of_layers_is_told_at_once(saved, layers, weights):
+    path = saved[1] / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_hidden_layers": layers}))
+    with pytest.raises(InputError, match=f"num_hidden_layers is {layers:,}, but the weights have {weights} layers"):
         load_model(saved[1])

@@ -153,6 +153,7 @@ def _table() -> Iterator[Names]:
         f"{ours}.attention.output.dense",
         f"{google}/attention/output/dense",
         f"{garden}/_attention_layer/_output_dense",
+        f"{garden}/_attention_output_dense",  # of the first releases
         kernel=Layout.HEADS_IN,
     )
     yield from _layer_norm(

@@ -142,7 +142,8 @@ def write_checkpoint(prefix: Path, tensors: Iterable[tuple[str, np.ndarray]]) ->
       InputError: if the operating system refuses to write.
     """
     with tf.device("/CPU:0"):
-        held = {name: tf.convert_to_tensor(value) for name, value in tensors}
+        # A tensor that is made of an array takes its memory twice for as long as it lives; a copy of it does not.
+        held = {name: tf.identity(value) for name, value in tensors}
         with writing(prefix):
             tf.raw_ops.SaveV2(
                 prefix=str(prefix),

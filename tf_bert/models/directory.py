@@ -194,13 +194,20 @@ def _tensors_of(path: Path) -> Iterator[tuple[str, StoredTensor]]:
             piece = file.get_slice(name)
             dtype = _DTYPES.get(piece.get_dtype(), piece.get_dtype())
             shape = tuple(piece.get_shape())
-            yield name, StoredTensor(f"{path}: {name}", shape, dtype, functools.partial(_read, path, name))
+            read, read_rows = (functools.partial(function, path, name) for function in (_read, _read_rows))
+            yield name, StoredTensor(f"{path}: {name}", shape, dtype, read, read_rows if shape else None)
 
 
 def _read(path: Path, name: str) -> np.ndarray:
     # Opened for each tensor: the file is mapped to memory, and what was read of it stays there until it is closed.
     with _opened(path) as file:
         value: np.ndarray = file.get_tensor(name)
+    return value
+
+
+def _read_rows(path: Path, name: str, start: int, stop: int) -> np.ndarray:
+    with _opened(path) as file:
+        value: np.ndarray = file.get_slice(name)[start:stop]
     return value
 
 
@@ -222,6 +229,12 @@ def _sort_tensors(
     """What a file holds by the names of `tf_bert.models.tensors`, and what is left out and why."""
     prefix = next((name.removesuffix(_FIRST) for name in stored if name.endswith(_FIRST)), "bert.")
     renamed = {_rename(name, prefix): name for name in stored}
+    layers = {found[1] for name in renamed if (found := re.match(r"bert\.encoder\.layer\.(\d+)\.", name))}
+    if layers and len(layers) != config.num_hidden_layers:  # before so many names are made
+        raise InputError(
+            f"{config_path}: num_hidden_layers is {config.num_hidden_layers:,}, but the weights have {len(layers):,} "
+            "layers; the two belong to different models"
+        )
     known = {name for part in PARTS for slot in part_slots(part, config) for name in slot.names} | {DECODER}
     tensors: dict[str, StoredTensor] = {}
     left_out: dict[str, str] = {}

@@ -1,6 +1,7 @@
 """Weights that lie in somebody's files, read one tensor at a time, and how a model takes them."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ _KINDS = {
 }
 
 FLOATS = ("float32", "float16", "bfloat16", "float64")
+_PIECE_BYTES = 1 << 22  # of float32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +37,8 @@ class StoredTensor:
     """A numpy name, such as float32."""
     read: Callable[[], np.ndarray]
     """Reads it, in that shape and dtype."""
+    read_rows: Callable[[int, int], np.ndarray] | None = None
+    """Reads the rows from one number up to another, where that takes less memory than reading it whole."""
 
 
 def check_shape(found: StoredTensor, expected: tuple[int, ...]) -> None:
@@ -118,16 +122,24 @@ class Weights:
           InputError: if it is damaged, does not hold floating-point numbers, or one of them is not finite.
         """
         tensor = self.tensors[name]
-        if tensor.dtype not in FLOATS:
-            raise InputError(f"{tensor.place}: holds {tensor.dtype}, expected one of {', '.join(FLOATS)}")
-        value = np.asarray(tensor.read()).astype(np.float32, copy=False)
-        # Without a mask of its size: the smallest and the largest number tell of infinities, and a NaN is both.
-        if value.size and not (np.isfinite(value.min()) and np.isfinite(value.max())):
-            raise InputError(
-                f"{tensor.place}: holds numbers that are not finite; a model with them answers nothing: take an "
-                "earlier checkpoint"
-            )
-        return value
+        _check_dtype(tensor)
+        return _float32(tensor, tensor.read())
+
+    def read_in_pieces(self, name: str) -> Iterator[tuple[int, np.ndarray]]:
+        """One tensor, in float32, as runs of rows of some megabytes, each with the number of its first row.
+
+        Raises:
+          InputError: as `read` does.
+        """
+        tensor = self.tensors[name]
+        count, rows = tensor.shape[0], max(1, _PIECE_BYTES // (4 * math.prod(tensor.shape[1:])))
+        if tensor.read_rows is None or count <= rows:
+            value = self.read(name)
+            yield from ((start, value[start : start + rows]) for start in range(0, count, rows))
+            return
+        _check_dtype(tensor)
+        for start in range(0, count, rows):
+            yield start, _float32(tensor, tensor.read_rows(start, min(start + rows, count)))
 
     def check_tied(self) -> None:
         """Refuses an output matrix of its own where `config` says that it is the token embedding.
@@ -206,7 +218,32 @@ def assign_weights(model: BertModel, weights: Weights, optional: Collection[str]
 def _assign(variable: keras.Variable, slot: Slot, weights: Weights) -> None:
     for name in slot.names:
         check_shape(weights.tensors[name], slot.shape)
-    value = weights.read(slot.names[0])
-    if len(slot.names) > 1:
-        value = np.concatenate([value, *(weights.read(name) for name in slot.names[1:])], axis=0)
-    variable.assign(value.T if slot.is_transposed else value)
+    if slot.is_transposed or len(slot.names) > 1:
+        parts = [weights.read(name) for name in slot.names]
+        value = np.concatenate(parts) if len(parts) > 1 else parts[0]
+        variable.assign(value.T if slot.is_transposed else value)
+        return
+    # TensorFlow's variables can take some rows: a value that is assigned is in memory up to four times on its way, and
+    # the token embedding may be half of a model.
+    take_rows = getattr(variable.value, "scatter_nd_update", None)
+    if take_rows is None:
+        variable.assign(weights.read(slot.names[0]))
+        return
+    for start, rows in weights.read_in_pieces(slot.names[0]):
+        take_rows(np.arange(start, start + len(rows))[:, None], rows)
+
+
+def _check_dtype(tensor: StoredTensor) -> None:
+    if tensor.dtype not in FLOATS:
+        raise InputError(f"{tensor.place}: holds {tensor.dtype}, expected one of {', '.join(FLOATS)}")
+
+
+def _float32(tensor: StoredTensor, value: np.ndarray) -> np.ndarray:
+    value = np.asarray(value).astype(np.float32, copy=False)
+    # Without a mask of its size: the smallest and the largest number tell of infinities, and a NaN is both.
+    if value.size and not (np.isfinite(value.min()) and np.isfinite(value.max())):
+        raise InputError(
+            f"{tensor.place}: holds numbers that are not finite; a model with them answers nothing: take an earlier "
+            "checkpoint"
+        )
+    return value
