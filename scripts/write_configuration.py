@@ -6,9 +6,13 @@ python scripts/write_configuration.py
 from pathlib import Path
 
 from tf_bert.config import (
+    FetchGlueConfig,
     FetchWikipediaConfig,
+    FinetuneConfig,
+    GlueConfig,
     PrepareConfig,
     PretrainConfig,
+    SweepConfig,
     VocabReportConfig,
     VocabTrainConfig,
     describe_fields,
@@ -35,10 +39,14 @@ is the same as `--model.hidden_size 256 --training.num_train_steps 20000`. An un
 
 COMMANDS = {
     "tf-bert fetch wikipedia": FetchWikipediaConfig,
+    "tf-bert fetch glue": FetchGlueConfig,
     "tf-bert vocab train": VocabTrainConfig,
     "tf-bert vocab report": VocabReportConfig,
     "tf-bert prepare": PrepareConfig,
     "tf-bert pretrain": PretrainConfig,
+    "tf-bert finetune": FinetuneConfig,
+    "tf-bert glue": GlueConfig,
+    "tf-bert sweep": SweepConfig,
 }
 
 

@@ -139,14 +139,18 @@ def _pretrain(arguments: Sequence[str]) -> None:
         preflight(config, Outlook(ranks, start["tokens_per_second"], start["price"]))
         return
     if ranks > 1:
-        from tf_bert.local_ranks import run_local_ranks
-
-        if code := run_local_ranks(ranks, [sys.executable, "-m", "tf_bert.cli", "pretrain", *arguments]):
-            raise OtherRankFailed(code)
+        _run_local_ranks(ranks, "pretrain", arguments)
         return
     from tf_bert.pretraining import pretrain
 
     pretrain(config, elastic=start["elastic"])
+
+
+def _run_local_ranks(ranks: int, command: str, arguments: Sequence[str]) -> None:
+    from tf_bert.local_ranks import run_local_ranks
+
+    if code := run_local_ranks(ranks, [sys.executable, "-m", "tf_bert.cli", command, *arguments]):
+        raise OtherRankFailed(code)
 
 
 # Options of `pretrain` about this start, not about the run: how they are written, and what they do.
@@ -159,35 +163,137 @@ _START_OPTIONS = {
 }
 
 
+_START_NUMBERS = {
+    "--ranks": (r"[1-9]\d{0,5}", "how many ranks to start on this machine, such as --ranks 2"),
+    "--tokens-per-second": (_NUMBER, "a speed above 0, such as --tokens-per-second 50000"),
+    "--price": (_NUMBER, "a price above 0, such as --price 2.5"),
+}
+
+
 def _take_start_options(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """The values of `_START_OPTIONS`, None where one is not given, and the other arguments."""
-    expected = {
-        "--ranks": (r"[1-9]\d{0,5}", "how many ranks to start on this machine, such as --ranks 2"),
-        "--tokens-per-second": (_NUMBER, "a speed above 0, such as --tokens-per-second 50000"),
-        "--price": (_NUMBER, "a price above 0, such as --price 2.5"),
-    }
+    options, others = _take_options(arguments, ("--dry-run", "--elastic"), tuple(_START_NUMBERS))
+    if not options["dry_run"] and (options["tokens_per_second"] or options["price"]):
+        raise UsageError("--tokens-per-second and --price are about what a run would take; add --dry-run")
+    return options, others
+
+
+def _take_options(
+    arguments: Sequence[str], switches: Sequence[str], numbers: Sequence[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """The values of switches and of some of `_START_NUMBERS`, and the arguments that are neither."""
 
     def number(option: str) -> Callable[[str], float]:
         def read(text: str) -> float:
-            if not re.fullmatch(expected[option][0], text) or not float(text):
+            if not re.fullmatch(_START_NUMBERS[option][0], text) or not float(text):
                 raise ValueError(text)
             return float(text)
 
         return read
 
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for switch in ("--dry-run", "--elastic"):
+    for switch in switches:
         parser.add_argument(switch, action="store_true")
-    for option in expected:
+    for option in numbers:
         parser.add_argument(option, type=number(option))
     try:
         options, others = parser.parse_known_args(arguments)
     except argparse.ArgumentError as error:
         option = str(error.argument_name)
-        raise UsageError(f"{option}: expected {expected[option][1]}" if option in expected else str(error)) from None
-    if not options.dry_run and (options.tokens_per_second or options.price):
-        raise UsageError("--tokens-per-second and --price are about what a run would take; add --dry-run")
+        known = _START_NUMBERS.get(option)
+        raise UsageError(f"{option}: expected {known[1]}" if known else str(error)) from None
     return vars(options), others
+
+
+def _config_of_rank(cls: Any, command: str, arguments: Sequence[str]) -> Any:
+    """The configuration; None where --ranks asked for several ranks, which have run the command by now."""
+    start, arguments = _take_options(arguments, (), ("--ranks",))
+    config = _read_config(cls, command, arguments, dict([_START_OPTIONS["ranks"]]))
+    if (ranks := int(start["ranks"] or 1)) > 1:
+        _run_local_ranks(ranks, command, arguments)
+        return None
+    return config
+
+
+def _finetune(arguments: Sequence[str]) -> None:
+    from tf_bert.config import FinetuneConfig
+
+    if config := _config_of_rank(FinetuneConfig, "finetune", arguments):
+        from tf_bert.finetuning.run import finetune
+
+        finetune(config)
+
+
+def _glue(arguments: Sequence[str]) -> None:
+    from tf_bert.config import GlueConfig
+
+    if config := _config_of_rank(GlueConfig, "glue", arguments):
+        from tf_bert.finetuning.glue import glue
+
+        glue(config)
+
+
+def _sweep(arguments: Sequence[str]) -> None:
+    from tf_bert.config import SweepConfig
+
+    if config := _config_of_rank(SweepConfig, "sweep", arguments):
+        from tf_bert.finetuning.sweep import sweep
+
+        sweep(config)
+
+
+def _evaluate(arguments: Sequence[str]) -> None:
+    parser = _parser("evaluate", "Show the metrics of a finetuned model on files with labels.")
+    parser.add_argument("model_dir", help="a finetuned model's directory, or that of its run")
+    parser.add_argument("--data", required=True, help="a file, the directory of the task's files, or one that holds it")
+    parser.add_argument("--split", nargs="+", default=(), help="e.g. dev (default: all that the task is evaluated on)")
+    parser.add_argument("--page", help="an HTML file to write with the confusion matrix and the worst errors")
+    options = parser.parse_args(arguments)
+    from tf_bert.finetuning.run import evaluate
+
+    for line in evaluate(options.model_dir, options.data, options.split, options.page):
+        print(line)
+
+
+def _predict(arguments: Sequence[str]) -> None:
+    parser = _parser("predict", "Let a finetuned model answer for every example of a file or of standard input.")
+    parser.add_argument("model_dir", help="a finetuned model's directory, or that of its run")
+    parser.add_argument(
+        "--input", help="a file (default: standard input, a text or two with a tab between them a line)"
+    )
+    parser.add_argument("--split", default="test", help="which of the task's files has the columns of --input (test)")
+    parser.add_argument("--output", help="a file to write, .jsonl or .tsv (default: standard output)")
+    parser.add_argument("--format", choices=("jsonl", "tsv"), help="(default: as --output ends, or else jsonl)")
+    parser.add_argument("--batch_size", type=int, default=128, help="answers come after so many examples (128)")
+    options = parser.parse_args(arguments)
+    output = None if options.output is None else Path(options.output)
+    file_format = options.format or ("jsonl" if output is None else output.suffix.removeprefix("."))
+    if file_format not in ("jsonl", "tsv"):
+        raise UsageError(f"--output: found {output}, expected a name that ends with .jsonl or .tsv; or give --format")
+    if options.batch_size < 1:
+        raise UsageError(f"--batch_size: found {options.batch_size}, expected 1 or more")
+    from tf_bert.finetuning.run import format_predictions, predict, write_predictions
+
+    predictions = predict(options.model_dir, options.input or sys.stdin.buffer, options.split, options.batch_size)
+    if output:
+        print(f"{output}: {write_predictions(predictions, output, file_format):,} predictions")
+        return
+    for line in format_predictions(predictions, file_format):
+        print(line, flush=True)
+
+
+def _fetch_glue(arguments: Sequence[str]) -> None:
+    from tf_bert.config import FetchGlueConfig
+
+    config = _read_config(FetchGlueConfig, "fetch glue", arguments)
+    from tqdm import tqdm
+
+    from tf_bert.finetuning.fetch import fetch_glue
+    from tf_bert.run_log import byte_progress
+
+    for fetched in fetch_glue(config, byte_progress, lambda line: tqdm.write(line, file=sys.stderr)):
+        print(fetched, flush=True)
+    print(f"{config.output_dir}: complete")
 
 
 def _fetch_wikipedia(arguments: Sequence[str]) -> None:
@@ -269,17 +375,35 @@ def _embed(arguments: Sequence[str]) -> None:
         print(line)
 
 
+def _serve(arguments: Sequence[str]) -> None:
+    from tf_bert.config import ServeConfig
+
+    if arguments and not arguments[0].startswith("-"):
+        arguments = ["--export_dir", *arguments]
+    config = _read_config(ServeConfig, "serve", arguments)
+    from tf_bert.serving.server.app import serve
+
+    serve(config)
+
+
 COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
     "fetch wikipedia": ("download a Wikipedia's articles, resumably and checked", _fetch_wikipedia),
+    "fetch glue": ("download the files of GLUE's tasks, checked", _fetch_glue),
     "vocab train": ("train a WordPiece or SentencePiece vocabulary from a corpus", _vocab_train),
     "vocab extend": ("add the tokens of a corpus to a trained model's vocabulary", _vocab_extend),
     "vocab report": ("show how one or two vocabularies fit a corpus", _vocab_report),
     "prepare": ("turn a corpus into TFRecord shards of packed rows", _prepare),
     "pretrain": ("pretrain BERT; run again, it goes on where it was", _pretrain),
+    "finetune": ("finetune a pretrained model on a task; run again, it goes on", _finetune),
+    "glue": ("finetune on all of GLUE with several seeds: a table and the zip", _glue),
+    "sweep": ("finetune with many settings, and find the best", _sweep),
+    "evaluate": ("show a finetuned model's metrics on files with labels", _evaluate),
+    "predict": ("let a finetuned model answer for a file or standard input", _predict),
     "convert": ("turn weights of one tool into the files of another", _convert),
     "inspect": ("show a shard, a data directory, a checkpoint or a model directory", _inspect),
     "fill-mask": ("guess the words under [MASK] with a pretrained model", _fill_mask),
     "embed": ("turn sentences into vectors with a model directory", _embed),
+    "serve": ("try an export: a small local server, with a page to type at", _serve),
 }
 
 

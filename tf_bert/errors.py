@@ -9,6 +9,10 @@ class InputError(Exception):
     """A file, record or machine is not as it must be. The command ends with exit code 1."""
 
 
+class Diverged(InputError):
+    """The numbers of a run are not finite any more: another learning rate may do better."""
+
+
 class UsageError(Exception):
     """A flag or a configuration is wrong. The command ends with exit code 2."""
 

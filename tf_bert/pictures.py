@@ -1,5 +1,6 @@
 """Drawing with matplotlib, which is optional. A leaf that every room may import."""
 
+import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,16 @@ def save_picture(pyplot: Any, figure: Any, path: Path) -> str:
     Raises:
       InputError: if the operating system refuses to write.
     """
-    with warnings.catch_warnings(), atomic_writer(path) as file:
+    with atomic_writer(path) as file:
+        file.write(picture_bytes(pyplot, figure))
+    return str(path)
+
+
+def picture_bytes(pyplot: Any, figure: Any) -> bytes:
+    """A figure as PNG; closes it."""
+    file = io.BytesIO()
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # matplotlib's font lacks some scripts: a box is drawn
         figure.savefig(file, format="png", dpi=110)
     pyplot.close(figure)
-    return str(path)
+    return file.getvalue()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -78,6 +79,23 @@ class RunLog:
         from tensorboard.plugins.text.summary_v2 import text_pb
 
         self._add(step, text_pb(name, markdown))
+
+    def image(self, step: int, name: str, png: bytes) -> None:
+        """Records a picture, a PNG file's bytes, for TensorBoard's image page."""
+        if not self.enabled:
+            return
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.plugins.image.metadata import create_summary_metadata
+        from tensorboard.util.tensor_util import make_tensor_proto
+
+        sizes = [str(size).encode() for size in struct.unpack(">II", png[16:24])]  # width and height in its header
+        summary = Summary()
+        summary.value.add(
+            tag=name,
+            tensor=make_tensor_proto([*sizes, png]),
+            metadata=create_summary_metadata(display_name=None, description=None),
+        )
+        self._add(step, summary)
 
     def close(self) -> None:
         """Flushes to disk."""

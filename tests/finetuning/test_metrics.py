@@ -10,7 +10,7 @@ from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
 from tf_bert.errors import InputError
-from tf_bert.finetuning.metrics import METRICS, as_array, compute_metrics, predictions_of
+from tf_bert.finetuning.metrics import METRICS, as_array, compute_metrics
 from tf_bert.finetuning.tasks import TASKS, custom_task
 
 
@@ -250,16 +250,7 @@ def test_a_prediction_is_needed_for_every_row(predictions, labels):
         compute_metrics(BINARY, predictions, labels)
 
 
-# --- what outputs say -----------------------------------------------------------------------------------------------
-
-
-def test_outputs_become_predictions():
-    logits = np.array([[0.1, -1.0, 0.2], [3.0, 2.0, -0.1], [-1.0, -2.0, -3.0]], np.float32)
-    assert predictions_of(THREE, logits).tolist() == [2, 0, 0]
-    assert predictions_of(SEVERAL, logits).tolist() == [[True, False, True], [True, True, False], [False] * 3]
-    numbers = predictions_of(NUMBERS, logits[:, :1])
-    assert numbers.tolist() == logits[:, 0].tolist() and numbers.dtype == np.float64
-    assert np.isnan(predictions_of(NUMBERS, np.array([[np.nan]]))).all()
+# --- labels ----------------------------------------------------------------------------------------------------------
 
 
 def test_labels_become_arrays():

@@ -53,7 +53,7 @@ def test_a_second_signal_ends_a_process_that_hangs():
     assert process.stdout.readline() == "heard\n"
     process.send_signal(signal.SIGINT)
     message = (
-        "tf-bert pretrain: ended by a second signal after SIGTERM, without saving; the last complete checkpoint "
+        "tf-bert: ended by a second signal after SIGTERM, without saving; the last complete checkpoint "
         "stands, and the same command goes on from it\n"
     )
     assert outcome(process) == (1, [], message)
@@ -66,7 +66,7 @@ def test_the_deadline_ends_a_process_that_hangs(tells):
     process.send_signal(signal.SIGTERM)
     code, _, complaint = outcome(process)
     assert code == 1
-    assert complaint.startswith("tf-bert pretrain: ended 0.1 seconds after SIGTERM, without saving;") == tells
+    assert complaint.startswith("tf-bert: ended 0.1 seconds after SIGTERM, without saving;") == tells
     assert bool(complaint) == tells
 
 
@@ -85,7 +85,7 @@ def test_the_watchdog_ends_a_process_that_hangs():
     code, _, complaint = outcome(start("with Watchdog(0.2) as watchdog:\n    watchdog.step_done()\n    hang()"))
     assert code == 1
     assert complaint == (
-        "tf-bert pretrain: ended after 0.2 seconds without a step (training.rank_timeout_seconds, ten times as long "
+        "tf-bert: ended after 0.2 seconds without a step (training.rank_timeout_seconds, ten times as long "
         "before the first one): a rank hangs, is stopped or cannot be reached; the same command goes on from the last "
         "complete checkpoint\n"
     )

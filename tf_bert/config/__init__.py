@@ -1,7 +1,8 @@
 """Every setting of every command, and how it is read.
 
 `preparation.py` and `quality.py` are about data, `settings.py`, `optimization.py` and `stages.py` about models and
-runs, `finetuning.py` about finetuning, `sweep.py` about sweeps of it; `reading.py` reads them all.
+runs, `finetuning.py` about finetuning, `sweep.py` about sweeps of it, `serving.py` about the local server; `reading.py`
+reads them all.
 """
 
 from tf_bert.config.finetuning import (
@@ -23,6 +24,7 @@ from tf_bert.config.preparation import (
 )
 from tf_bert.config.quality import QualityConfig
 from tf_bert.config.reading import describe_fields, from_dict, load, load_bert_config, to_dict
+from tf_bert.config.serving import ServeConfig
 from tf_bert.config.settings import (
     BertConfig,
     CadenceConfig,
@@ -53,6 +55,7 @@ __all__ = [
     "PretrainConfig",
     "QualityConfig",
     "RunConfig",
+    "ServeConfig",
     "SpanConfig",
     "StageConfig",
     "StageRun",

@@ -1,5 +1,6 @@
 """The settings of a sweep: which settings of finetuning are tried, and when a run is given up."""
 
+import dataclasses
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -36,6 +37,10 @@ class ParameterConfig:
 
 def _parameter(value: Any) -> Any:
     """A list is short for its choice, a single value for a list of one."""
+    if isinstance(value, dict):
+        known = [field.name for field in dataclasses.fields(ParameterConfig)]
+        if unknown := [key for key in value if key not in known]:
+            raise ValueError(f"found {unknown[0]!r}, expected one of {', '.join(known)}")
     if isinstance(value, dict | ParameterConfig):
         return value
     return {"choice": value if isinstance(value, list | tuple) else [value]}

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_bert.errors import InputError
+from tf_bert.errors import Diverged
 from tf_bert.finetuning.tasks import Task
 
 
@@ -45,13 +45,13 @@ def compute_metrics(task: Task, predictions: Any, labels: Any) -> Metrics:
       labels: the same, as `Example.label` has them.
 
     Raises:
-      InputError: if a prediction is not finite.
+      Diverged: if a prediction is not finite.
     """
     predicted, expected = as_array(task, predictions), as_array(task, labels)
     if predicted.shape != expected.shape or not len(expected):
         raise ValueError(f"predictions have the shape {predicted.shape}, labels {expected.shape}: expected one a row")
     if bad := int(np.count_nonzero(~np.isfinite(predicted))):
-        raise InputError(
+        raise Diverged(
             f"{task.name}: {bad:,} of {len(predicted):,} predictions are not finite, expected numbers; the training "
             "has diverged: lower the learning rate"
         )
@@ -76,22 +76,6 @@ def as_array(task: Task, values: Any) -> np.ndarray:
     for row, ids in enumerate(values):
         chosen[row, list(ids)] = True
     return chosen
-
-
-def predictions_of(task: Task, logits: np.ndarray) -> np.ndarray:
-    """What a model's outputs say.
-
-    Args:
-      task: the task.
-      logits: float [rows, classes]; for regression [rows, 1].
-
-    Returns:
-      The class with the highest logit, int64 [rows]; for multilabel every class whose probability is above a half,
-      bool [rows, classes]; for regression the number itself, float64 [rows].
-    """
-    if task.kind == "regression":
-        return np.asarray(logits, np.float64).reshape(len(logits))
-    return np.argmax(logits, axis=-1) if task.kind == "classification" else np.asarray(logits) > 0.0
 
 
 def _constant_notes(task: Task, predicted: np.ndarray, expected: np.ndarray) -> Sequence[str]:

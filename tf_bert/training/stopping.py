@@ -142,5 +142,5 @@ class Watchdog:
 def _end_at_once(reason: str, tells: bool) -> NoReturn:
     # The main thread may hang for ever in a collective, so neither its cleaning up nor its locks are waited for.
     if tells:
-        os.write(sys.stderr.fileno(), f"tf-bert pretrain: {reason}\n".encode())
+        os.write(sys.stderr.fileno(), f"tf-bert: {reason}\n".encode())
     os._exit(1)
