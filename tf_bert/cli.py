@@ -375,6 +375,33 @@ def _embed(arguments: Sequence[str]) -> None:
         print(line)
 
 
+def _export(arguments: Sequence[str]) -> None:
+    parser = _parser("export", "Turn a model directory into a SavedModel for TensorFlow Serving that takes raw text.")
+    parser.add_argument(
+        "model_dir", help="a finetuned model's directory or that of its run, a pretrained model, an encoder"
+    )
+    parser.add_argument("export_dir", help="the directory of all versions; a new one is written into it")
+    parser.add_argument(
+        "--precision", default="float32", help="float32, bfloat16, or int8: weights of a quarter of the size (float32)"
+    )
+    parser.add_argument("--version", help="number of the version (default: the one after the highest that is there)")
+    parser.add_argument("--pooling", help="mean or cls, for vectors (default: as the directory says, or else mean)")
+    parser.add_argument("--onnx", action="store_true", help="also write the scores of token ids as model.onnx")
+    options = parser.parse_args(arguments)
+    from tf_bert.serving.export import export, megabytes
+
+    directory = export(
+        options.model_dir,
+        options.export_dir,
+        version=options.version,
+        precision=options.precision,
+        pooling=options.pooling,
+        onnx=options.onnx,
+        notify=print,
+    )
+    print(f"{directory}: {megabytes(directory):,.1f} MB; {directory / 'model_card.md'} tells what it is")
+
+
 def _serve(arguments: Sequence[str]) -> None:
     from tf_bert.config import ServeConfig
 
@@ -403,6 +430,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
     "inspect": ("show a shard, a data directory, a checkpoint or a model directory", _inspect),
     "fill-mask": ("guess the words under [MASK] with a pretrained model", _fill_mask),
     "embed": ("turn sentences into vectors with a model directory", _embed),
+    "export": ("turn a model directory into a SavedModel for TensorFlow Serving", _export),
     "serve": ("try an export: a small local server, with a page to type at", _serve),
 }
 

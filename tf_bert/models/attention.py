@@ -35,8 +35,9 @@ class SelfAttention(BertLayer):
     def __init__(self, config: BertConfig | dict[str, Any], **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
         hidden_size = self.config.hidden_size
-        self.query_key_value = dense(self.config, 3 * hidden_size, "query_key_value", dtype=self.dtype_policy)
-        self.output_projection = dense(self.config, hidden_size, "output", dtype=self.dtype_policy)
+        policy = self.dtype_policy
+        self.query_key_value = dense(self.config, 3 * hidden_size, "query_key_value", in_encoder=True, dtype=policy)
+        self.output_projection = dense(self.config, hidden_size, "output", in_encoder=True, dtype=policy)
 
     def build(self, hidden_states_shape: Any = None) -> None:
         shape = (None, None, self.config.hidden_size)

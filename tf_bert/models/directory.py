@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from tf_bert.config import BertConfig, load_bert_config
 from tf_bert.errors import InputError
 from tf_bert.files import read_json, write_json, write_tensors
+from tf_bert.models.layer import taking_weights
 from tf_bert.models.model import BertModel
 from tf_bert.models.pretraining import BertForPretraining
 from tf_bert.models.tensors import DECODER, MASKED_LM_BIAS, PARTS, WORD_EMBEDDINGS, part_slots
@@ -85,7 +86,8 @@ def load_model(directory: Path, precision: str = "float32", optional: Collection
       InputError: if a file is missing or damaged, or a tensor is missing or has another shape than `config.json` says.
     """
     weights = read_directory(directory)
-    model = BertForPretraining(weights.config, precision)
+    with taking_weights():
+        model = BertForPretraining(weights.config, precision)
     assign_weights(model, weights, optional)
     return model
 

@@ -20,7 +20,7 @@ class BertEmbeddings(BertLayer):
     def build(self, input_ids_shape: Any = None) -> None:
         def table(rows: int, name: str) -> keras.Variable:
             return self.add_weight(
-                shape=(rows, self.config.hidden_size), initializer=initializer(self.config), name=name
+                shape=(rows, self.config.hidden_size), initializer=initializer(self.config, in_encoder=True), name=name
             )
 
         self.token_embedding = table(self.config.vocab_size, "token_embedding")

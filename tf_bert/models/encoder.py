@@ -24,8 +24,9 @@ class TransformerBlock(BertLayer):
         policy = self.dtype_policy
         self.attention = SelfAttention(self.config, name="attention", dtype=policy)
         self.attention_layer_norm = layer_norm(self.config, "attention_layer_norm", dtype=policy)
-        self.intermediate = dense(self.config, self.config.intermediate_size, "intermediate", dtype=policy)
-        self.output_dense = dense(self.config, self.config.hidden_size, "output", dtype=policy)
+        intermediate_size, hidden_size = self.config.intermediate_size, self.config.hidden_size
+        self.intermediate = dense(self.config, intermediate_size, "intermediate", in_encoder=True, dtype=policy)
+        self.output_dense = dense(self.config, hidden_size, "output", in_encoder=True, dtype=policy)
         self.output_layer_norm = layer_norm(self.config, "output_layer_norm", dtype=policy)
         self.activation = activation(self.config)
 

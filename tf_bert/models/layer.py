@@ -1,12 +1,16 @@
 """What every layer of the model shares: its configuration, initial weights and LayerNorm."""
 
+import contextlib
+import contextvars
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 
 from tf_bert.config import BertConfig
+
+_TAKES_WEIGHTS = contextvars.ContextVar("takes_weights", default=False)
 
 
 class BertLayer(keras.layers.Layer):
@@ -20,8 +24,29 @@ class BertLayer(keras.layers.Layer):
         return {**super().get_config(), "config": dataclasses.asdict(self.config)}
 
 
-def initializer(config: BertConfig) -> keras.initializers.Initializer:
-    """Truncated normal, as in the original `modeling.py`. A new object each time: Keras warns when one is reused."""
+@contextlib.contextmanager
+def taking_weights() -> Iterator[None]:
+    """Models that are made inside have zeros for random numbers in the embeddings and blocks of their encoders.
+
+    For those that are given the weights of a source next: each has all of these, and to draw them takes longer than to
+    read them, and more memory.
+    """
+    token = _TAKES_WEIGHTS.set(True)
+    try:
+        yield
+    finally:
+        _TAKES_WEIGHTS.reset(token)
+
+
+def initializer(config: BertConfig, in_encoder: bool = False) -> keras.initializers.Initializer:
+    """Truncated normal, as in the original `modeling.py`. A new object each time: Keras warns when one is reused.
+
+    Args:
+      config: with the standard deviation.
+      in_encoder: of embeddings or a block: see `taking_weights`.
+    """
+    if in_encoder and _TAKES_WEIGHTS.get():
+        return keras.initializers.Zeros()
     return keras.initializers.TruncatedNormal(stddev=config.initializer_range)
 
 
@@ -30,9 +55,9 @@ def layer_norm(config: BertConfig, name: str, **kwargs: Any) -> keras.layers.Lay
     return keras.layers.LayerNormalization(epsilon=config.layer_norm_eps, name=name, **kwargs)
 
 
-def dense(config: BertConfig, units: int, name: str, **kwargs: Any) -> keras.layers.Dense:
-    """An affine map of the last axis with BERT's initial weights."""
-    return keras.layers.Dense(units, kernel_initializer=initializer(config), name=name, **kwargs)
+def dense(config: BertConfig, units: int, name: str, in_encoder: bool = False, **kwargs: Any) -> keras.layers.Dense:
+    """An affine map of the last axis with BERT's initial weights; see `initializer`."""
+    return keras.layers.Dense(units, kernel_initializer=initializer(config, in_encoder), name=name, **kwargs)
 
 
 def activation(config: BertConfig) -> Callable[[Any], Any]:

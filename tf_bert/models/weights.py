@@ -132,10 +132,9 @@ class Weights:
           InputError: as `read` does.
         """
         tensor = self.tensors[name]
-        count, rows = tensor.shape[0], max(1, _PIECE_BYTES // (4 * math.prod(tensor.shape[1:])))
+        count, rows = tensor.shape[0], _rows_of_a_piece(tensor.shape)
         if tensor.read_rows is None or count <= rows:
-            value = self.read(name)
-            yield from ((start, value[start : start + rows]) for start in range(0, count, rows))
+            yield from _in_pieces(self.read(name))
             return
         _check_dtype(tensor)
         for start in range(0, count, rows):
@@ -218,19 +217,23 @@ def assign_weights(model: BertModel, weights: Weights, optional: Collection[str]
 def _assign(variable: keras.Variable, slot: Slot, weights: Weights) -> None:
     for name in slot.names:
         check_shape(weights.tensors[name], slot.shape)
+    pieces = weights.read_in_pieces(slot.names[0])
     if slot.is_transposed or len(slot.names) > 1:
         parts = [weights.read(name) for name in slot.names]
         value = np.concatenate(parts) if len(parts) > 1 else parts[0]
-        variable.assign(value.T if slot.is_transposed else value)
-        return
-    # TensorFlow's variables can take some rows: a value that is assigned is in memory up to four times on its way, and
-    # the token embedding may be half of a model.
-    take_rows = getattr(variable.value, "scatter_nd_update", None)
-    if take_rows is None:
-        variable.assign(weights.read(slot.names[0]))
-        return
-    for start, rows in weights.read_in_pieces(slot.names[0]):
-        take_rows(np.arange(start, start + len(rows))[:, None], rows)
+        pieces = _in_pieces(value.T if slot.is_transposed else value)
+    # In place: what is assigned may be in memory four times on its way, and the token embedding may be half of a model.
+    for start, rows in pieces:
+        variable.value.scatter_nd_update(np.arange(start, start + len(rows))[:, None], rows)
+
+
+def _in_pieces(value: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    rows = _rows_of_a_piece(value.shape)
+    yield from ((start, value[start : start + rows]) for start in range(0, len(value), rows))
+
+
+def _rows_of_a_piece(shape: tuple[int, ...]) -> int:
+    return max(1, _PIECE_BYTES // (4 * math.prod(shape[1:])))
 
 
 def _check_dtype(tensor: StoredTensor) -> None:

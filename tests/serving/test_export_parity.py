@@ -1,0 +1,283 @@
+"""What an export answers equals what the estimator predicts, whatever the text, alone or among others."""
+
+import functools
+import itertools
+import random
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from served_models import CONFIG, FAMILIES, MAX_SEQ_LENGTH, VOCABULARY, WORDS
+from tokenization.test_wordpiece import HOSTILE
+
+from tf_bert.finetuning.examples import Example
+from tf_bert.finetuning.model_directory import open_finetuned_model
+from tf_bert.finetuning.ner import sentences_of
+from tf_bert.finetuning.squad import Question
+from tf_bert.models.directory import load_model
+from tf_bert.serving.embed import EmbeddingOptions, SentenceEncoder
+from tf_bert.serving.exported import load_export
+from tf_bert.serving.opened_model import open_model
+from tf_bert.serving.predict import fill_mask
+from tf_bert.serving.signatures import ServedModel
+from tf_bert.serving.warmup import serialized_example
+from tf_bert.tokenization.tokenizer import make_tokenizer
+
+_RANDOM = random.Random(0)
+
+
+loaded = functools.cache(load_export)
+
+
+def words(count):
+    return " ".join(_RANDOM.choice(WORDS) for _ in range(count))
+
+
+# Short, just about as long as a row, over-long; and what follows something else in a text.
+LENGTHS = (1, 2, 5, 12, 13, 14, 27, 28, 29, 30, 31, 32, 60, 200)
+TEXTS = [*HOSTILE, *map(words, LENGTHS), *(f"{a} {words(7)} {b}" for a, b in zip(HOSTILE, HOSTILE[3:], strict=False))]
+PAIRS = list(zip(TEXTS, TEXTS[7:] + TEXTS[:7], strict=True))
+TOKENIZER = make_tokenizer(VOCABULARY, lower_case=True)
+QUESTIONS = [(("", "who saw it ?", words(30), HOSTILE[3])[i % 4], text) for i, text in enumerate(TEXTS)]
+
+
+def ask(export, columns, batch_size, signature="serving_default"):
+    """Rows of outputs: dicts of arrays, of requests of `batch_size` examples."""
+    rows = []
+    for start in range(0, len(next(iter(columns.values()))), batch_size):
+        request = {name: column[start : start + batch_size] for name, column in columns.items()}
+        outputs = export({name: [text.encode() for text in texts] for name, texts in request.items()}, signature)
+        sizes = {len(value) for value in outputs.values()}
+        assert sizes == {len(next(iter(request.values())))}
+        rows += [{name: value[i] for name, value in outputs.items()} for i in range(*sizes)]
+    return rows
+
+
+def columns_of(kind, rows):
+    names = ("question", "context") if kind.startswith("question") else ("text", "text_pair")
+    return dict(zip(names, zip(*rows, strict=True), strict=False))
+
+
+@pytest.mark.parametrize("batch_size", [1, 64])
+@pytest.mark.parametrize("kind", ["single", "pair", "multilabel", "regression"])
+def test_scores_equal_the_predictors(served, kind, batch_size):
+    assert len(PAIRS) > 64
+    texts = PAIRS if len(FAMILIES[kind].task.text_columns) == 2 else [(text,) for text in TEXTS]
+    examples = [Example("", row, None, str(i)) for i, row in enumerate(texts)]
+    expected = list(open_finetuned_model(served(kind).model_dir).predict(examples))
+    found = ask(loaded(served(kind).version_dir), columns_of(kind, texts), batch_size)
+    assert len({str(told) for told in expected}) > len(texts) // 2, "the model hardly looks at the text"
+    for row, told in zip(found, expected, strict=True):
+        assert row["model_version"] == b"1"
+        if kind == "regression":
+            np.testing.assert_allclose(row["score"], told["score"], rtol=0, atol=1e-5)
+            continue
+        labels = [label.decode() for label in row["labels"]]
+        assert labels == list(told["scores"]) == list(FAMILIES[kind].labels)
+        np.testing.assert_allclose(row["scores"], list(told["scores"].values()), rtol=0, atol=1e-5)
+        if kind == "multilabel":
+            assert [label for label, chosen in zip(labels, row["predicted"], strict=True) if chosen] == told["labels"]
+        else:
+            assert row["label"].decode() == told["label"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 64])
+@pytest.mark.parametrize("kind", ["question", "question or none"])
+def test_answers_equal_the_predictors(served, kind, batch_size):
+    questions = [Question(str(i), *row) for i, row in enumerate(QUESTIONS)]
+    expected = list(open_finetuned_model(served(kind).model_dir).predict(questions))
+    found = ask(loaded(served(kind).version_dir), columns_of(kind, QUESTIONS), batch_size, "answer")
+    answered = [bool(told["answer"]) for told in expected]
+    assert any(answered) and not all(answered)
+    for row, told, (_, context) in zip(found, expected, QUESTIONS, strict=True):
+        assert (row["answer"].decode(), row["start"], row["end"]) == (told["answer"], told["start"], told["end"])
+        assert context[row["start"] : row["end"]] == row["answer"].decode()
+        np.testing.assert_allclose(row["score"], told["probability"], rtol=0, atol=1e-5)
+        count = len(told["answers"])
+        assert [text.decode() for text in row["answers"]] == [answer["text"] for answer in told["answers"]] + [""] * (
+            3 - count
+        )
+        scores = [answer["probability"] for answer in told["answers"]] + [0.0] * (3 - count)
+        np.testing.assert_allclose(row["answer_scores"], scores, rtol=0, atol=1e-5)
+        if kind == "question or none":
+            assert row["best_text"].decode() == told["best_text"]
+            np.testing.assert_allclose(row["null_score_difference"], told["null_score_difference"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 64])
+def test_entities_equal_the_predictors(served, batch_size):
+    predictor = open_finetuned_model(served("entities").model_dir)
+    expected = list(predictor.predict(sentences_of(TEXTS, strip_accents=False)))
+    found = ask(loaded(served("entities").version_dir), {"text": TEXTS}, batch_size, "entities")
+    assert sum(len(told["entities"]) for told in expected) > 300
+    for row, told, text in zip(found, expected, TEXTS, strict=True):
+        entities = [
+            {"type": kind.decode(), "text": part.decode(), "start": start, "end": end}
+            for kind, part, start, end in itertools.islice(
+                zip(*(row[f"entity_{name}"] for name in ("types", "texts", "starts", "ends")), strict=True),
+                row["entity_count"],
+            )
+        ]
+        assert entities == told["entities"]
+        assert all(text[entity["start"] : entity["end"]] == entity["text"] for entity in entities)
+        filler = [row[f"entity_{name}"][row["entity_count"] :] for name in ("types", "texts", "starts", "ends")]
+        assert not any(value for part in filler for value in part)
+
+
+@pytest.mark.parametrize("kind", ["question", "question or none"])
+def test_where_all_scores_are_equal_the_same_one_of_them_wins(served, kind):
+    """As after training that has collapsed: every span of every window is as good as the others."""
+    opened, predictor = open_model(served.model(kind), "float32"), open_finetuned_model(served.model(kind))
+    for model in (opened.model, predictor.model):
+        model.span.dense.kernel.assign(keras.ops.zeros_like(model.span.dense.kernel))
+    questions = [Question(str(i), *row) for i, row in enumerate(QUESTIONS)]
+    answers = ServedModel(opened, False, "1").signatures()["answer"]
+    found = answers(
+        question=tf.constant([q.question for q in questions]), context=tf.constant([q.context for q in questions])
+    )
+    expected = list(predictor.predict(questions))
+    assert [text.decode() for text in found["answer"].numpy()] == [told["answer"] for told in expected]
+    np.testing.assert_array_equal(found["start"], [told["start"] for told in expected])
+    best = [[answer["text"] for answer in told["answers"]] for told in expected]
+    assert [[text.decode() for text in row if text] for row in found["answers"].numpy()] == [
+        [text for text in row if text] for row in best
+    ]
+
+
+MASKED = [
+    "the [MASK] fell",
+    "[MASK]",
+    "[MASK][MASK] ,[MASK]",
+    "no mask",
+    "",
+    "[CLS] [mask] [MASK]",
+    "x [SEP] [MASK] \x00 é",
+]
+
+
+def expected_guesses(model, text, longest):
+    """Tokens and probabilities under every mask, by the model alone."""
+    tokenizer = TOKENIZER
+    pieces = tokenizer.tokenize(tf.constant(text.split("[MASK]"))).to_list()
+    ids = list(itertools.chain.from_iterable([VOCABULARY.mask_id, *piece] for piece in pieces))[1:]
+    ids = np.array([[VOCABULARY.cls_id, *ids[: longest - 2], VOCABULARY.sep_id]], "int32")
+    masks = np.flatnonzero(ids[0] == VOCABULARY.mask_id)[None]
+    inputs = {"input_ids": ids, "input_mask": np.ones_like(ids), "masked_lm_positions": masks.astype("int32")}
+    scores = tf.nn.softmax(model(inputs)["masked_lm_logits"][0]).numpy()
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :5]
+    return [[VOCABULARY.tokens[i] for i in row] for row in order], np.take_along_axis(scores, order, 1)
+
+
+@pytest.mark.parametrize("signature", ["fill_mask", "serving_default"])
+@pytest.mark.parametrize("batch_size", [1, 64])
+def test_guesses_equal_the_models(served, batch_size, signature):
+    texts = [*MASKED, *(f"{text} [MASK] {text}" for text in TEXTS), " ".join(["the [MASK]"] * 60)]
+    model = load_model(served("pretrained").model_dir)
+    found = ask(loaded(served("pretrained").version_dir), {"text": texts}, batch_size, signature)
+    for row, text in zip(found, texts, strict=True):
+        tokens, scores = expected_guesses(model, text, CONFIG.max_position_embeddings)
+        count = row["mask_count"]
+        assert count == len(tokens)
+        assert [[token.decode() for token in guesses] for guesses in row["tokens"][:count]] == tokens
+        np.testing.assert_allclose(row["scores"][:count], scores.reshape(-1, 5), rtol=0, atol=1e-5)
+        assert not row["scores"][count:].any() and not any(row["tokens"][count:].ravel())
+
+
+def test_guesses_are_those_of_the_command(served):
+    export = loaded(served("pretrained").version_dir)
+    (row,) = ask(export, {"text": ["the [MASK] and [MASK] fell"]}, 1)
+    lines = []
+    for number, (tokens, scores) in enumerate(zip(row["tokens"], row["scores"], strict=True), start=1):
+        lines.append(f"[MASK] {number}")
+        lines += [f"  {score:6.1%}  {token.decode()}" for token, score in zip(tokens, scores, strict=True)]
+    assert list(fill_mask(str(served("pretrained").model_dir), "the [MASK] and [MASK] fell")) == lines
+
+
+@pytest.mark.parametrize("kind", ["encoder", "pretrained", "pair", "question", "entities"])
+def test_vectors_equal_those_of_the_command(served, kind):
+    expected = list(SentenceEncoder(served(kind).model_dir, EmbeddingOptions()).embed(TEXTS))
+    found = [row["embedding"] for row in ask(loaded(served(kind).version_dir), {"text": TEXTS}, 64, "embed")]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["single", "pair", "multilabel", "regression", "pretrained", "encoder"])
+def test_rows_of_ids_have_the_scores_of_their_texts(served, kind):
+    """Rows as the original release makes them, padded further than needed, as callers may send them."""
+    export = loaded(served(kind).version_dir)
+    names = sorted(export.inputs())
+    texts = dict(
+        zip(names, (["the [MASK] castle fell", "anna"], ["it came", "before the winter [MASK]"]), strict=False)
+    )
+    tokenizer, ids = TOKENIZER, np.zeros((2, 40), "int32")
+    segments, mask = np.zeros_like(ids), np.zeros_like(ids)
+    mask_id = VOCABULARY.mask_id if kind == "pretrained" else None
+    for row in range(2):
+        tokens, kinds = [VOCABULARY.cls_id], [0]
+        for segment, name in enumerate(names):
+            text = texts[name][row]
+            parts = text.split("[MASK]") if mask_id else [text]
+            pieces = tokenizer.tokenize(tf.constant(parts)).to_list()
+            joined = list(itertools.chain.from_iterable([mask_id, *piece] for piece in pieces))[1:]
+            tokens += [*joined, VOCABULARY.sep_id]
+            kinds += [segment] * (len(joined) + 1)
+        ids[row, : len(tokens)], segments[row, : len(tokens)], mask[row, : len(tokens)] = tokens, kinds, 1
+    of_texts = export(texts)
+    of_rows = export({"input_ids": ids, "segment_ids": segments, "input_mask": mask}, "tokens")
+    assert set(of_rows) == set(of_texts)
+    for name, value in of_texts.items():
+        if value.dtype == np.float32:
+            np.testing.assert_allclose(of_rows[name], value, rtol=0, atol=1e-5)
+        else:
+            assert of_rows[name].tolist() == value.tolist()
+
+
+@pytest.mark.parametrize(
+    ("kind", "outputs"),
+    [
+        ("question", {"start_logits": (3, 9), "end_logits": (3, 9)}),
+        ("entities", {"scores": (3, 9, 5), "labels": (3, 5)}),
+    ],
+)
+def test_rows_of_ids_have_a_score_for_every_token(served, kind, outputs):
+    rows = {"input_ids": np.full((3, 9), 7), "segment_ids": np.zeros((3, 9)), "input_mask": np.ones((3, 9))}
+    found = loaded(served(kind).version_dir)({name: value.astype("int32") for name, value in rows.items()}, "tokens")
+    assert {name: value.shape for name, value in found.items()} == {**outputs, "model_version": (3,)}
+    if kind == "entities":
+        np.testing.assert_allclose(found["scores"].sum(-1), 1.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["pair", "question or none", "pretrained"])
+def test_serialised_examples_are_answered_as_their_texts(served, kind):
+    export = loaded(served(kind).version_dir)
+    texts = {name: [f"the {word} came", "é [MASK]"] for name, word in zip(export.inputs(), WORDS, strict=False)}
+    examples = [serialized_example({name: column[i] for name, column in texts.items()}) for i in range(2)]
+    found, expected = export({"examples": examples}, "examples"), export(texts)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="is required but could not be found"):
+        export({"examples": [serialized_example({"other": "text"})]}, "examples")
+
+
+def test_bytes_that_are_not_utf8_are_left_out(served):
+    for kind in ("single", "pair", "question", "entities", "pretrained"):
+        export = loaded(served(kind).version_dir)
+        for signature in ("serving_default", "embed"):
+            names = export.inputs(signature)
+            broken = export({name: [b"the\xff cas\xc3tle [MASK] \xe2\x82", b"\xf8"] for name in names}, signature)
+            whole = export({name: ["the castle [MASK] ", ""] for name in names}, signature)
+            for name, value in whole.items():
+                np.testing.assert_array_equal(broken[name], value)
+
+
+def test_a_batch_is_as_long_as_its_longest_text(served):
+    """Seen where the encoder's rows are made, in the graph that is saved: never padded to max_seq_length."""
+    from tf_bert.serving.label_answers import encode_texts
+
+    opened = open_model(served.model("pair"), "float32")
+    encode = tf.function(lambda a, b: encode_texts((a, b), opened.tokenizer, MAX_SEQ_LENGTH))
+    for texts, length in [((["the"], ["old"]), 5), ((["the", "the old castle"], ["old", "it"]), 7)]:
+        assert encode(*map(tf.constant, texts)).input_ids.shape == (len(texts[0]), length)
+    over_long = encode(tf.constant([words(100)]), tf.constant([words(100)]))
+    assert over_long.input_ids.shape == (1, MAX_SEQ_LENGTH)
