@@ -4,7 +4,6 @@ import functools
 import itertools
 import random
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -18,9 +17,11 @@ from tf_bert.finetuning.squad import Question
 from tf_bert.models.directory import load_model
 from tf_bert.serving.embed import EmbeddingOptions, SentenceEncoder
 from tf_bert.serving.exported import load_export
+from tf_bert.serving.label_answers import encode_texts
+from tf_bert.serving.network import Network
 from tf_bert.serving.opened_model import open_model
 from tf_bert.serving.predict import fill_mask
-from tf_bert.serving.signatures import ServedModel
+from tf_bert.serving.question_answers import QuestionAnswers
 from tf_bert.serving.warmup import serialized_example
 from tf_bert.tokenization.tokenizer import make_tokenizer
 
@@ -40,6 +41,9 @@ TEXTS = [*HOSTILE, *map(words, LENGTHS), *(f"{a} {words(7)} {b}" for a, b in zip
 PAIRS = list(zip(TEXTS, TEXTS[7:] + TEXTS[:7], strict=True))
 TOKENIZER = make_tokenizer(VOCABULARY, lower_case=True)
 QUESTIONS = [(("", "who saw it ?", words(30), HOSTILE[3])[i % 4], text) for i, text in enumerate(TEXTS)]
+
+
+ASKED = [Question(str(i), *row) for i, row in enumerate(QUESTIONS)]
 
 
 def ask(export, columns, batch_size, signature="serving_default"):
@@ -82,27 +86,46 @@ def test_scores_equal_the_predictors(served, kind, batch_size):
             assert row["label"].decode() == told["label"]
 
 
-@pytest.mark.parametrize("batch_size", [1, 64])
-@pytest.mark.parametrize("kind", ["question", "question or none"])
-def test_answers_equal_the_predictors(served, kind, batch_size):
-    questions = [Question(str(i), *row) for i, row in enumerate(QUESTIONS)]
-    expected = list(open_finetuned_model(served(kind).model_dir).predict(questions))
-    found = ask(loaded(served(kind).version_dir), columns_of(kind, QUESTIONS), batch_size, "answer")
-    answered = [bool(told["answer"]) for told in expected]
-    assert any(answered) and not all(answered)
+def assert_answers_equal(found, expected):
+    """Rows of outputs, and what a predictor tells of `QUESTIONS`."""
     for row, told, (_, context) in zip(found, expected, QUESTIONS, strict=True):
         assert (row["answer"].decode(), row["start"], row["end"]) == (told["answer"], told["start"], told["end"])
         assert context[row["start"] : row["end"]] == row["answer"].decode()
         np.testing.assert_allclose(row["score"], told["probability"], rtol=0, atol=1e-5)
-        count = len(told["answers"])
-        assert [text.decode() for text in row["answers"]] == [answer["text"] for answer in told["answers"]] + [""] * (
-            3 - count
-        )
-        scores = [answer["probability"] for answer in told["answers"]] + [0.0] * (3 - count)
+        missing = 3 - len(told["answers"])
+        texts = [answer["text"] for answer in told["answers"]] + [""] * missing
+        assert [text.decode() for text in row["answers"]] == texts
+        scores = [answer["probability"] for answer in told["answers"]] + [0.0] * missing
         np.testing.assert_allclose(row["answer_scores"], scores, rtol=0, atol=1e-5)
-        if kind == "question or none":
+        assert ("best_text" in row) == ("best_text" in told)
+        if "best_text" in told:
             assert row["best_text"].decode() == told["best_text"]
             np.testing.assert_allclose(row["null_score_difference"], told["null_score_difference"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 64])
+def test_answers_equal_the_predictors(served, batch_size):
+    model = served("question or none")
+    expected = list(open_finetuned_model(model.model_dir).predict(ASKED))
+    answered = [bool(told["answer"]) for told in expected]
+    assert any(answered) and not all(answered)
+    found = ask(loaded(model.version_dir), columns_of("question", QUESTIONS), batch_size, "answer")
+    assert_answers_equal(found, expected)
+
+
+@pytest.mark.parametrize("has_collapsed", [False, True])
+@pytest.mark.parametrize("kind", ["question", "question or none"])
+def test_answers_equal_the_predictors_also_where_all_scores_are_equal(served, kind, has_collapsed):
+    """As after a training that has collapsed: every span of every window is as good as the others, the first wins."""
+    opened, predictor = open_model(served.model(kind), "float32"), open_finetuned_model(served.model(kind))
+    if has_collapsed:
+        for model in (opened.model, predictor.model):
+            model.span.dense.kernel.assign(np.zeros(model.span.dense.kernel.shape))
+    answers = QuestionAnswers(Network(opened.model, False), opened.task, opened.tokenizer)
+    outputs = answers.of_texts(*(tf.constant(column) for column in zip(*QUESTIONS, strict=True)))
+    arrays = {name: value.numpy() for name, value in outputs.items()}
+    found = [{name: value[i] for name, value in arrays.items()} for i in range(len(QUESTIONS))]
+    assert_answers_equal(found, list(predictor.predict(ASKED)))
 
 
 @pytest.mark.parametrize("batch_size", [1, 64])
@@ -123,26 +146,6 @@ def test_entities_equal_the_predictors(served, batch_size):
         assert all(text[entity["start"] : entity["end"]] == entity["text"] for entity in entities)
         filler = [row[f"entity_{name}"][row["entity_count"] :] for name in ("types", "texts", "starts", "ends")]
         assert not any(value for part in filler for value in part)
-
-
-@pytest.mark.parametrize("kind", ["question", "question or none"])
-def test_where_all_scores_are_equal_the_same_one_of_them_wins(served, kind):
-    """As after training that has collapsed: every span of every window is as good as the others."""
-    opened, predictor = open_model(served.model(kind), "float32"), open_finetuned_model(served.model(kind))
-    for model in (opened.model, predictor.model):
-        model.span.dense.kernel.assign(keras.ops.zeros_like(model.span.dense.kernel))
-    questions = [Question(str(i), *row) for i, row in enumerate(QUESTIONS)]
-    answers = ServedModel(opened, False, "1").signatures()["answer"]
-    found = answers(
-        question=tf.constant([q.question for q in questions]), context=tf.constant([q.context for q in questions])
-    )
-    expected = list(predictor.predict(questions))
-    assert [text.decode() for text in found["answer"].numpy()] == [told["answer"] for told in expected]
-    np.testing.assert_array_equal(found["start"], [told["start"] for told in expected])
-    best = [[answer["text"] for answer in told["answers"]] for told in expected]
-    assert [[text.decode() for text in row if text] for row in found["answers"].numpy()] == [
-        [text for text in row if text] for row in best
-    ]
 
 
 MASKED = [
@@ -194,7 +197,7 @@ def test_guesses_are_those_of_the_command(served):
     assert list(fill_mask(str(served("pretrained").model_dir), "the [MASK] and [MASK] fell")) == lines
 
 
-@pytest.mark.parametrize("kind", ["encoder", "pretrained", "pair", "question", "entities"])
+@pytest.mark.parametrize("kind", ["encoder", "pretrained", "pair", "question or none", "entities"])
 def test_vectors_equal_those_of_the_command(served, kind):
     expected = list(SentenceEncoder(served(kind).model_dir, EmbeddingOptions()).embed(TEXTS))
     found = [row["embedding"] for row in ask(loaded(served(kind).version_dir), {"text": TEXTS}, 64, "embed")]
@@ -261,7 +264,7 @@ def test_serialised_examples_are_answered_as_their_texts(served, kind):
 
 
 def test_bytes_that_are_not_utf8_are_left_out(served):
-    for kind in ("single", "pair", "question", "entities", "pretrained"):
+    for kind in ("single", "pair", "question or none", "entities", "pretrained"):
         export = loaded(served(kind).version_dir)
         for signature in ("serving_default", "embed"):
             names = export.inputs(signature)
@@ -272,12 +275,15 @@ def test_bytes_that_are_not_utf8_are_left_out(served):
 
 
 def test_a_batch_is_as_long_as_its_longest_text(served):
-    """Seen where the encoder's rows are made, in the graph that is saved: never padded to max_seq_length."""
-    from tf_bert.serving.label_answers import encode_texts
+    """What the encoder is given: never padded to max_seq_length."""
+    tokenizer = open_model(served.model("pair"), "float32").tokenizer
 
-    opened = open_model(served.model("pair"), "float32")
-    encode = tf.function(lambda a, b: encode_texts((a, b), opened.tokenizer, MAX_SEQ_LENGTH))
-    for texts, length in [((["the"], ["old"]), 5), ((["the", "the old castle"], ["old", "it"]), 7)]:
-        assert encode(*map(tf.constant, texts)).input_ids.shape == (len(texts[0]), length)
-    over_long = encode(tf.constant([words(100)]), tf.constant([words(100)]))
-    assert over_long.input_ids.shape == (1, MAX_SEQ_LENGTH)
+    def length(*columns):
+        rows = encode_texts(tuple(map(tf.constant, columns)), tokenizer, MAX_SEQ_LENGTH)
+        assert {part.shape for part in rows} == {rows.input_mask.shape}
+        return rows.input_mask.shape[1], tf.reduce_sum(rows.input_mask, axis=1).numpy().tolist()
+
+    assert length(["the"], ["old"]) == (5, [5])
+    assert length(["the", "the old castle"], ["old", "it"]) == (7, [5, 7])
+    assert length([""]) == (2, [2])
+    assert length([words(100)], [words(100)]) == (MAX_SEQ_LENGTH, [MAX_SEQ_LENGTH])

@@ -9,6 +9,8 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from local_servers import running
 from standin_exports import LETTERS, TOKEN_SCORES, TOKENS, write_export
 
@@ -83,6 +85,9 @@ def test_numbers_are_those_of_the_graph(client, server):
     sent = ask(client, instances=["a text of some size"])["predictions"][0]["scores"]
     size = tf.constant(19.0)
     assert np.float32(sent[1]) == (size / (size + 10.0)).numpy()
+    row = {"text": "a", "text_pair": "a"}
+    response = client.post(PREDICT, json={"signature_name": "pair", "instances": [row]})
+    assert '"scores": [0.9, 0.100000024]' in response.text  # without digits that a float32 has not
 
 
 def test_two_inputs_and_base64(client):
@@ -296,6 +301,45 @@ def test_a_mistake_is_one_line(client, mistake):
     assert ask(client, instances=["abc"])["predictions"][0]["label"] == "short"
 
 
+KEYS = st.sampled_from(("text", "x", "b64"))
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.just({"b64": "YQ=="}),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=2),
+    max_leaves=8,
+)
+BODIES = st.one_of(
+    ANYTHING,
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "instances": ANYTHING,
+            "inputs": ANYTHING,
+            "signature_name": st.sampled_from(("", "pair", "tokens", "embed", "examples")) | ANYTHING,
+        },
+    ),
+)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(BODIES)
+def test_whatever_is_asked_is_answered_or_refused(client, body):
+    response = client.post(PREDICT, content=json.dumps(body))  # which escapes what is no Unicode
+    assert response.status_code in (200, 400), response.text
+    if response.status_code == 400:
+        assert list(response.json()) == ["error"] and "\n" not in response.json()["error"]
+
+
+def test_bytes_that_are_no_http(client, server):
+    generator = np.random.default_rng(0)
+    beginning = b"POST /v1/models/standin:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9"
+    for address in (server.url.removeprefix("http://"), server.grpc):
+        host, port = address.split(":")
+        for start in (b"", beginning, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"):
+            with socket.create_connection((host, int(port)), timeout=20) as connection:
+                connection.sendall(start + generator.bytes(3000))
+    assert ask(client, instances=["abc"])["predictions"][0]["label"] == "short"
+
+
 @pytest.mark.parametrize(
     ("path", "status", "expected"),
     [
@@ -305,9 +349,9 @@ def test_a_mistake_is_one_line(client, mistake):
         (
             "/v1/models/standin",
             400,
-            "found POST /v1/models/standin, expected /v1/models/NAME[/versions/NUMBER]:predict",
+            "found POST '/v1/models/standin', expected /v1/models/NAME[/versions/N",
         ),
-        ("/v1/models/standin:classify", 400, "found POST /v1/models/standin:classify, expected"),
+        ("/v1/models/standin:classify", 400, "found POST '/v1/models/standin:classify', expected"),
         ("/v2/models/standin", 404, "POST '/v2/models/standin': Not Found; expected /v1/models/NAME"),
         ("/healthz", 405, "Method Not Allowed"),
     ],

@@ -15,6 +15,7 @@ from tf_bert.finetuning.family import Family
 from tf_bert.finetuning.predictor import Predictor
 from tf_bert.finetuning.starting import fit_labels
 from tf_bert.models.directory import LINEAGE_FILE, read_directory, save_model
+from tf_bert.models.layer import taking_weights
 from tf_bert.models.model import BertModel
 from tf_bert.models.weights import assign_weights
 from tf_bert.tokenization.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
@@ -74,6 +75,7 @@ def open_finetuned_model(directory: Path, precision: str = "float32") -> Predict
             raise ValueError(f"max_seq_length {max_seq_length} of {weights.config.max_position_embeddings} positions")
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: is not a task that `tf-bert finetune` has written ({error}); restore it") from error
-    model = family.make_model(weights.config, precision, dropout_seed=0)
+    with taking_weights():
+        model = family.make_model(weights.config, precision, dropout_seed=0)
     assign_weights(model, fit_labels(weights, family.labels, model.num_labels, required=True))
     return Predictor(model, family, load_tokenizer(directory), max_seq_length)

@@ -49,7 +49,7 @@ def fit_labels(weights: Weights, labels: tuple[str, ...], num_labels: int, requi
 
 def _reordered(weights: Weights, order: list[int]) -> Weights:
     def reordered(tensor: StoredTensor) -> StoredTensor:
-        return dataclasses.replace(tensor, read=lambda: np.asarray(tensor.read())[order])
+        return dataclasses.replace(tensor, read=lambda: np.asarray(tensor.read())[order], read_rows=None)
 
     changed: Mapping[str, StoredTensor] = {name: reordered(weights.tensors[name]) for name in CLASSIFIER}
     labels = tuple(weights.labels[number] for number in order) if weights.labels else None

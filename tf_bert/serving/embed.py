@@ -174,8 +174,8 @@ def _write_npy(file: IO[bytes], vectors: Iterable[np.ndarray], size: int) -> int
 def _open_tokenizer(directory: Path, vocab_size: int) -> Tokenizer:
     if not (directory / TOKENIZER_CONFIG_FILE).exists():
         raise InputError(
-            f"{directory}: has no {TOKENIZER_CONFIG_FILE}; expected the tokenizer beside the weights: vocab.txt, and in "
-            f"{TOKENIZER_CONFIG_FILE} whether it lower-cases, as do_lower_case"
+            f"{directory}: has no {TOKENIZER_CONFIG_FILE}; expected the tokenizer beside the weights: vocab.txt, and "
+            f"in {TOKENIZER_CONFIG_FILE} whether it lower-cases, as do_lower_case"
         )
     tokenizer = load_tokenizer(directory)
     if len(tokenizer.vocabulary) > vocab_size:

@@ -231,6 +231,9 @@ def _to_plain(name: str, array: np.ndarray) -> Any:
         return np.array(np.frompyfunc(convert, 1, 1)(array), object).tolist()
     if array.dtype.kind not in "biuf":  # numpy's own floats but not bfloat16
         array = array.astype(np.float32)
+    if array.dtype == np.float32:
+        # As few digits as it takes to read the same float32 again: 0.9, not 0.8999999761581421.
+        array = array.astype(str).astype(np.float64)
     return array.tolist()
 
 
