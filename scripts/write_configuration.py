@@ -12,6 +12,7 @@ from tf_bert.config import (
     GlueConfig,
     PrepareConfig,
     PretrainConfig,
+    ServeConfig,
     SweepConfig,
     VocabReportConfig,
     VocabTrainConfig,
@@ -47,6 +48,7 @@ COMMANDS = {
     "tf-bert finetune": FinetuneConfig,
     "tf-bert glue": GlueConfig,
     "tf-bert sweep": SweepConfig,
+    "tf-bert serve": ServeConfig,
 }
 
 
