@@ -8,6 +8,7 @@ import time
 import pytest
 
 from tf_bert import cli
+from tf_bert.commands.arguments import parse_overrides
 from tf_bert.errors import UsageError
 
 
@@ -90,13 +91,13 @@ def test_version(capsys):
 
 
 def test_overrides_take_one_value_several_or_an_equals_sign():
-    assert cli.parse_overrides(["--input", "a", "b", "--max-seq-length=64", "--training.jit_compile", "null"]) == {
+    assert parse_overrides(["--input", "a", "b", "--max-seq-length=64", "--training.jit_compile", "null"]) == {
         "input": ["a", "b"],
         "max_seq_length": "64",
         "training.jit_compile": None,
     }
     with pytest.raises(UsageError, match="--seed: its value is missing; write --seed VALUE"):
-        cli.parse_overrides(["--seed", "--input", "a"])
+        parse_overrides(["--seed", "--input", "a"])
 
 
 def test_a_reader_that_leaves_early_is_no_traceback():

@@ -19,6 +19,7 @@ import pytest
 from web_server import WebServer, answer, drop_after, hang, no_progress
 
 from tf_bert import cli, config
+from tf_bert.commands.arguments import parse_overrides
 from tf_bert.config import CorpusConfig, FetchWikipediaConfig
 from tf_bert.corpus.fetch import download, find_dump
 from tf_bert.corpus.reader import read_documents
@@ -575,5 +576,5 @@ def test_help_documents_every_field(capsys):
 
 
 def test_a_switch_may_stand_alone_or_with_a_value():
-    assert cli.parse_overrides(["--list", "--date", "latest"], {"list"}) == {"list": "true", "date": "latest"}
-    assert cli.parse_overrides(["--list", "false"], {"list"}) == {"list": "false"}
+    assert parse_overrides(["--list", "--date", "latest"], {"list"}) == {"list": "true", "date": "latest"}
+    assert parse_overrides(["--list", "false"], {"list"}) == {"list": "false"}
