@@ -29,6 +29,7 @@ from tf_bert.finetuning.tasks import custom_task, find_task
 from tf_bert.finetuning.text import TextFamily
 from tf_bert.models.directory import read_directory
 from tf_bert.run_log import read_metrics
+from tf_bert.serving.exported import Exported
 
 RUN = RunConfig(log_every=1, checkpoint_every=15, seed=1)
 LEARNING = LearningConfig(max_seq_length=48, global_batch_size=8, learning_rate=3e-3)
@@ -498,6 +499,19 @@ def test_a_model_directory_says_its_task_and_predicts_the_same_bit_for_bit(mrpc,
         assert opened.family == MRPC and opened.max_seq_length == 48
         assert list(opened.predict(dev)) == list(estimator.predict(dev))
     assert opened.evaluate(dev).values == told["dev"]
+
+
+def test_an_exported_saved_model_gives_the_scores_of_predict(mrpc, place, tmp_path):
+    estimator, _ = mrpc
+    examples = MRPC.read(str(place / "glue"), "dev")
+    exported = Exported(estimator.export_saved_model(tmp_path / "mrpc"))
+    assert exported.version == 1
+    told = list(estimator.predict(examples))
+    first, second = zip(*(example.texts for example in examples), strict=True)
+    answers = exported({"text": first, "text_pair": second})
+    assert answers["label"].tolist() == [answer["label"].encode() for answer in told]
+    scores = [list(answer["scores"].values()) for answer in told]
+    np.testing.assert_allclose(answers["scores"], scores, atol=1e-5)
 
 
 def test_the_labels_of_a_model_directory_are_the_words_of_its_task(mnli):

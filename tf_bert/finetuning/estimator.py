@@ -6,6 +6,7 @@ called again, training goes on from the newest checkpoint, and `evaluate` and `p
 
 import dataclasses
 import math
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from tf_bert.interop.source import open_source
 from tf_bert.models.model import BertModel
 from tf_bert.models.weights import LoadReport, assign_weights
 from tf_bert.run_log import RunLog
+from tf_bert.serving.export import export
 from tf_bert.tokenization.tokenizer import Tokenizer, load_tokenizer, make_tokenizer, save_tokenizer
 from tf_bert.training.checkpoint import CheckpointManager
 
@@ -169,6 +171,26 @@ class BertEstimator:
         """
         self._need_trained_head()
         yield from self.predictor.predict(data() if callable(data) else data)
+
+    def export_saved_model(self, export_dir: str | Path, precision: str = "float32") -> Path:
+        """Writes a new version of a SavedModel that takes raw text, with the weights of the newest checkpoint.
+
+        Args:
+          export_dir: the directory of all versions.
+          precision: see `tf_bert.serving.export.export`.
+
+        Returns:
+          The directory of the version.
+
+        Raises:
+          InputError: if the head of the task has never been trained, or the export cannot be written.
+        """
+        self._need_trained_head()
+        with tempfile.TemporaryDirectory(prefix="tf_bert-") as temporary:
+            model_dir = Path(temporary) / MODEL_DIR
+            step = self._step or 0
+            self._write(model_dir, step, step, {})
+            return export(model_dir, export_dir, precision=precision, notify=self._notify)
 
     # --- how it is done --------------------------------------------------------------------------------------------
 
