@@ -25,6 +25,8 @@ from tf_bert.finetuning.model_directory import open_finetuned_model
 from tf_bert.run_log import read_metrics
 from tf_bert.training.checkpoint import CheckpointManager
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {
     "task": "mrpc",
     "max_seq_length": 48,
@@ -168,7 +170,6 @@ def test_killed_and_stopped_and_started_again_it_ends_bit_for_bit_the_same(finis
     assert all((best[0][name] == best[1][name]).all() for name in best[1])
 
 
-@pytest.mark.slow
 def test_several_seeds_each_in_a_directory_and_those_that_are_done_are_not_run_again(place, capsys):
     directory, few = place / "seeds", {"num_train_epochs": 10}
     process = start(command(place, directory, "--seeds", "2", **few))
@@ -194,7 +195,6 @@ def test_several_seeds_each_in_a_directory_and_those_that_are_done_are_not_run_a
 
 
 @needs_horovod
-@pytest.mark.slow
 def test_two_ranks_train_the_same_model_as_one(place, capsys):
     settings = {"init": place / "plain", "num_train_epochs": 4, "learning_rate": "1e-3", "microbatch_size": None}
     finish(start(command(place, place / "together", "--ranks", "2", **settings)))

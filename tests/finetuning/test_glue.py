@@ -26,6 +26,8 @@ from tf_bert.finetuning.model_directory import open_finetuned_model
 from tf_bert.finetuning.run import Result
 from tf_bert.finetuning.tasks import TASKS
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 SETTINGS = {
     "tasks": ["MNLI", "AX", "RTE", "STS-B"],

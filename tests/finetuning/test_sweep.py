@@ -26,6 +26,8 @@ from tf_bert.finetuning.sweep import sweep
 from tf_bert.finetuning.sweep_space import draw
 from tf_bert.finetuning.sweep_table import SweepTable, Trial
 
+pytestmark = pytest.mark.slow
+
 # --- the bandit ----------------------------------------------------------------------------------------------------
 
 

@@ -23,6 +23,8 @@ from tf_bert.interop.model_garden import write_model_garden
 from tf_bert.interop.object_graph import parse_graph
 from tf_bert.interop.tf_checkpoint import OBJECT_GRAPH, open_checkpoint, write_checkpoint
 
+pytestmark = pytest.mark.slow
+
 
 def test_no_damage_ends_a_process_or_makes_it_grow():
     worker = Path(fuzz_worker.__file__)

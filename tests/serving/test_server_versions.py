@@ -33,6 +33,8 @@ from tf_bert.serving.server.refusal import Refusal
 from tf_bert.serving.server.signature import Limits
 from tf_bert.serving.server.version_files import GRAPH_FILE
 
+pytestmark = pytest.mark.slow
+
 LIMITS = Limits(16, 5000)
 PREDICT = "/v1/models/standin:predict"
 SECONDS = 60
