@@ -9,6 +9,7 @@ from pretraining_runs import NO_DROPOUT, command, configure
 from safetensors.numpy import load_file
 
 from tf_bert.cli import main
+from tf_bert.errors import UsageError
 from tf_bert.interop.source import open_source, write_weights
 from tf_bert.pretraining import pretrain
 from tf_bert.run_log import read_metrics
@@ -166,6 +167,19 @@ def test_a_cased_source_is_not_trained_on_uncased_data(trained, data_dir, tmp_pa
         f"is cased (by tokenizer_config.json), but {data_dir} is uncased; prepare the data with lower_case false"
         in (capsys.readouterr().err)
     )
+
+
+def test_a_run_that_knew_fewer_settings_goes_on(trained, data_dir, tmp_path, capsys):
+    output_dir = tmp_path / "run"
+    shutil.copytree(trained.parent, output_dir)
+    known = json.loads((output_dir / "run.json").read_text())
+    del known["model.tie_word_embeddings"], known["init"]
+    (output_dir / "run.json").write_text(json.dumps(known))
+    again = {"training.num_train_steps": 8, "cadence.evaluate_every": 8}
+    pretrain(configure(data_dir, output_dir, **again))
+    assert "goes on from step 8" in capsys.readouterr().out
+    with pytest.raises(UsageError, match=r"holds a run with model.tie_word_embeddings True, found False"):
+        pretrain(configure(data_dir, output_dir, **again, **{"model.tie_word_embeddings": "false"}))
 
 
 def test_the_dry_run_looks_at_the_source(trained, data_dir, tmp_path, capsys):

@@ -25,6 +25,9 @@ MODEL_DIR = "model"
 INIT_FILE = "init.json"  # what the first weights were, if they came from elsewhere
 REPORT_FILE = "report.png"
 
+# What settings were that runs of earlier versions did not have.
+_EARLIER_VALUES = {"model.tie_word_embeddings": True}
+
 
 def claim_output_directory(output_dir: Path, config: PretrainConfig) -> None:
     """Makes the run's directory, or checks that an existing one belongs to this run; raises as the check does."""
@@ -48,9 +51,10 @@ def check_output_directory(output_dir: Path, config: PretrainConfig) -> bool:
     if path.exists():
         earlier = read_json(path)
         for key, value in identity.items():
-            if earlier.get(key) != value:
+            before = earlier.get(key, _EARLIER_VALUES.get(key))
+            if before != value:
                 raise UsageError(
-                    f"{output_dir}: holds a run with {key} {earlier.get(key)}, found {value}; choose another "
+                    f"{output_dir}: holds a run with {key} {before}, found {value}; choose another "
                     "output_dir, or remove this one to start over"
                 )
     elif output_dir.exists() and any(output_dir.iterdir()):
