@@ -326,6 +326,11 @@ def test_another_run_in_the_same_directory_is_refused_by_name(twice, task, run, 
         BertEstimator(TextFamily(find_task(task)), at(twice[2], **run), changed)
 
 
+def test_other_weights_to_start_from_are_refused_in_the_same_directory(twice, place):
+    with pytest.raises(UsageError, match=rf"holds a run with init {place}/init, found {place}/other; choose another mod"):
+        BertEstimator(MRPC, at(twice[2]), ROWS_OF_THREE, str(place / "other"))
+
+
 def test_other_labels_in_the_same_directory_are_refused_and_another_microbatch_is_not(twice):
     task = dataclasses.replace(MRPC.task, labels=("1", "0"))
     with pytest.raises(UsageError, match=r"holds a run with labels \['0', '1'\], found \['1', '0'\]"):

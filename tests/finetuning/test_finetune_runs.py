@@ -123,8 +123,8 @@ def test_a_run_says_what_it_does_and_leaves_what_is_needed_later(finished, place
     assert lines[-2:] == [f"MRPC dev: accuracy {accuracy:.4f}", f"MRPC dev: f1 {f1:.4f}"]
     assert accuracy > 0.8 and result["seed"] == 12345 and result["settings"]["learning_rate"] == 3e-3
     assert {path.name for path in directory.iterdir()} == {
-        "best", "checkpoints", "evaluations.jsonl", "metrics.jsonl", "model", "result.json", "run.json", "tensorboard",
-        "tokenizer",
+        "best", "checkpoints", "errors.html", "evaluations.jsonl", "metrics.jsonl", "model", "result.json", "run.json",
+        "tensorboard", "tokenizer",
     }  # fmt: skip
     evaluations = read_metrics(directory / "evaluations.jsonl")
     assert [entry["step"] for entry in evaluations] == [10, 20, 30, 40, 50, 60]

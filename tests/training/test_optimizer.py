@@ -161,3 +161,22 @@ def test_a_schedule_goes_on_where_an_earlier_run_left_it():
 def test_settings_that_contradict_each_other_are_refused(settings, message):
     with pytest.raises(ValueError, match=message.replace("(", r"\(")):
         OptimizerConfig(**settings)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+def test_a_graph_that_has_updated_variables_can_be_freed(precision):
+    import gc
+    import weakref
+
+    def graph_of_an_update():
+        variable = keras.Variable(np.ones((3, 2)), name="kernel")
+        optimizer = build_optimizer(
+            OptimizerConfig(num_warmup_steps=0), TrainingConfig(num_train_steps=5, precision=precision), [variable]
+        )
+        update = tf.function(lambda: optimizer.apply([tf.ones((3, 2))], [variable]))
+        update()
+        return weakref.ref(update.get_concrete_function().graph)
+
+    graph = graph_of_an_update()
+    gc.collect()
+    assert graph() is None

@@ -78,7 +78,7 @@ class BertEstimator:
         self._checkpoints = CheckpointManager(self.model_dir / CHECKPOINTS_DIR, run.keep_checkpoints)
         self._newly_made: tuple[str, ...]  # tensors that nothing has trained
         self._step: int | None = None  # of the checkpoint whose weights the model has
-        earlier = self._earlier_run()
+        earlier = self._earlier_run(init)
         if earlier and self._checkpoints.latest()[0]:
             self._make(BertConfig(**earlier["model"]))
             self.tokenizer: Tokenizer = load_tokenizer(self.model_dir / TOKENIZER_DIR)
@@ -117,16 +117,18 @@ class BertEstimator:
         self.config = config
         self.model: BertModel = self.family.make_model(config, self.run.precision, self.run.seed)
 
-    def _earlier_run(self) -> dict[str, Any] | None:
+    def _earlier_run(self, init: str | None) -> dict[str, Any] | None:
         """What an earlier process has written down of this run, if one has."""
         path = self.model_dir / RUN_FILE
         if not path.exists():
             return None
         earlier: dict[str, Any] = read_json(path)
-        for key, value in self._identity().items():
-            if earlier.get(key) != value:
+        found = self._identity() | ({} if init is None else {"init": init})
+        for key, value in found.items():
+            before = earlier["init"]["source"] if key == "init" else earlier.get(key)
+            if before != value:
                 raise UsageError(
-                    f"{self.model_dir}: holds a run with {key} {earlier.get(key)}, found {value}; choose another "
+                    f"{self.model_dir}: holds a run with {key} {before}, found {value}; choose another "
                     "model_dir, or remove this one to start over"
                 )
         return earlier
@@ -137,6 +139,11 @@ class BertEstimator:
         learning = {key: value for key, value in to_dict(self.learning).items() if key not in may_change}
         task = {"task": self.family.name, "labels": list(self.family.labels)}
         return {**task, **learning, "seed": self.run.seed, "precision": self.run.precision}
+
+    @property
+    def step(self) -> int:
+        """Updates that the model's weights have behind them."""
+        return self._step or 0
 
     # --- what people call ------------------------------------------------------------------------------------------
 
@@ -188,8 +195,7 @@ class BertEstimator:
         self._need_trained_head()
         with tempfile.TemporaryDirectory(prefix="tf_bert-") as temporary:
             model_dir = Path(temporary) / MODEL_DIR
-            step = self._step or 0
-            self._write(model_dir, step, step, {})
+            self._write(model_dir, self.step, self.step, {})
             return export(model_dir, export_dir, precision=precision, notify=self._notify)
 
     # --- how it is done --------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -16,7 +17,7 @@ from tf_bert.errors import UsageError
 from tf_bert.files import atomic_writer, read_json, write_json
 from tf_bert.finetuning.entities import EntityFamily
 from tf_bert.finetuning.error_analysis import evaluate_with_answers
-from tf_bert.finetuning.error_page import need_error_page, write_error_page
+from tf_bert.finetuning.error_page import PAGE_FILE, has_error_page, log_errors, need_error_page, write_error_page
 from tf_bert.finetuning.estimator import BertEstimator, EvalSpec, TrainSpec, train_and_evaluate
 from tf_bert.finetuning.examples import find_labels
 from tf_bert.finetuning.family import Family
@@ -25,6 +26,7 @@ from tf_bert.finetuning.predictor import READ_AT_ONCE
 from tf_bert.finetuning.question_answering import QuestionFamily
 from tf_bert.finetuning.tasks import custom_task, find_task
 from tf_bert.finetuning.text import TextFamily
+from tf_bert.run_log import RunLog
 
 RESULT_FILE = "result.json"
 PREDICTIONS_FILE = "predictions.jsonl"
@@ -169,11 +171,18 @@ def finetune_once(
     metrics = train_and_evaluate(estimator, TrainSpec(train), EvalSpec(dev, config.early_stopping, stop=stop))
     result = Result(config.seed, time.monotonic() - began, metrics)
     predictions = list(estimator.predict(test)) if test else []
+    evaluated = []
+    if has_error_page(family):
+        evaluated = [evaluate_with_answers(estimator.predictor, name, held_out) for name, held_out in dev.items()]
     with world.together():
         if world.rank == 0:
             directory = Path(config.model_dir)
             if test:
                 write_predictions(iter(predictions), directory / PREDICTIONS_FILE, "jsonl")
+            if evaluated:
+                write_error_page(directory / PAGE_FILE, family, evaluated)
+                with closing(RunLog(directory, estimator.step)) as log:
+                    log_errors(log, estimator.step, family, evaluated)
             write_json(directory / RESULT_FILE, {**dataclasses.asdict(result), "settings": _settings(config)})
             notify(f"model directory  {directory / MODEL_DIR}")
     return result

@@ -52,6 +52,9 @@ def build_optimizer(
     else:
         optimizer = AdamWithoutBiasCorrection(**settings)
     optimizer.exclude_from_weight_decay(var_list=excluded_from_decay(variables))
+    # Keras sums gradients over the replicas of a tf.distribute strategy here, and there is none; but what it leaves in
+    # the graph registers a gradient for good, and no graph, nor any variable that it has seen, would ever be freed.
+    optimizer._all_reduce_sum_gradients = list
     if training.precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale")
     optimizer.build(list(variables))
