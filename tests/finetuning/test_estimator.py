@@ -327,7 +327,7 @@ def test_another_run_in_the_same_directory_is_refused_by_name(twice, task, run, 
 
 
 def test_other_weights_to_start_from_are_refused_in_the_same_directory(twice, place):
-    with pytest.raises(UsageError, match=rf"holds a run with init {place}/init, found {place}/other; choose another mod"):
+    with pytest.raises(UsageError, match=rf"holds a run with init {place}/init, found {place}/other; choose"):
         BertEstimator(MRPC, at(twice[2]), ROWS_OF_THREE, str(place / "other"))
 
 
