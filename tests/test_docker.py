@@ -13,6 +13,8 @@ BASES = {
     "gpu.Dockerfile": "mcr.microsoft.com/azureml/openmpi5.0-cuda12.5-ubuntu22.04",
     "cpu.Dockerfile": "python:3.11-slim",
 }
+SERVING = {"serving.Dockerfile": "tensorflow/serving:2.20.0"}
+"""Built from an export, not from the checkout."""
 
 
 def instructions(name):
@@ -33,7 +35,8 @@ def allowed_by_dockerignore():
 
 
 def test_there_is_one_for_each_base():
-    assert {name: of(name, "FROM") for name in DOCKERFILES} == {name: [base] for name, base in BASES.items()}
+    bases = {name: [base] for name, base in (BASES | SERVING).items()}
+    assert {name: of(name, "FROM") for name in DOCKERFILES} == bases
 
 
 @pytest.mark.parametrize("name", BASES)
@@ -80,7 +83,7 @@ def test_the_gpu_image_builds_horovod_with_nccl_by_the_script():
     assert any("/usr/local/cuda/bin" in rest for rest in of("gpu.Dockerfile", "ENV"))  # nvcc
 
 
-def test_the_page_on_docker_names_both_and_commands_that_exist():
+def test_the_page_on_docker_names_all_and_commands_that_exist():
     page = (ROOT / "docs" / "docker.md").read_text()
     for name in DOCKERFILES:
         assert f"docker build -f docker/{name}" in page
@@ -88,6 +91,19 @@ def test_the_page_on_docker_names_both_and_commands_that_exist():
 
     for command in re.findall(r"^(?:docker run .*|mpirun .*|  .*)tf-bert ([a-z-]+)", page, re.MULTILINE):
         assert any(known.split()[0] == command for known in COMMANDS), command
+
+
+def test_the_serving_image_is_the_official_one_with_an_export_and_its_batching():
+    from tf_bert.serving.deployment_files import BATCHING_FILE, SERVER_IMAGE
+
+    assert SERVING == {"serving.Dockerfile": SERVER_IMAGE}
+    known = {"FROM", "ARG", "ENV", "COPY", "CMD"}
+    assert {word for word, _ in instructions("serving.Dockerfile")} == known
+    assert of("serving.Dockerfile", "ENV") == ["MODEL_NAME=${MODEL_NAME}"]
+    assert of("serving.Dockerfile", "COPY") == [". /models/${MODEL_NAME}/", f"{BATCHING_FILE} /models/"]
+    (command,) = of("serving.Dockerfile", "CMD")
+    flags = f'["--enable_batching=true", "--batching_parameters_file=/models/{BATCHING_FILE}"]'
+    assert command == flags
 
 
 def build_horovod(tmp_path, **variables):

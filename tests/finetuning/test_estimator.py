@@ -261,7 +261,7 @@ def test_evaluate_and_predict_read_the_newest_checkpoint(twice, place):
     expected = list(open_finetuned_model(directory).predict(dev))
     assert expected != list(open_finetuned_model(after_3).predict(dev))
     # The object that trained the first three updates has the weights of the other one's by now.
-    for estimator in (first, second, BertEstimator(MRPC, at(directory), ROWS_OF_THREE, init="not/there/any/more")):
+    for estimator in (first, second, BertEstimator(MRPC, at(directory), ROWS_OF_THREE)):
         assert list(estimator.predict(dev)) == expected
     code = (
         "import json, sys\n"

@@ -20,6 +20,7 @@ from tf_bert.models.directory import save_model
 from tf_bert.models.model import BertModel
 from tf_bert.models.pretraining import BertForPretraining
 from tf_bert.serving.export import export
+from tf_bert.serving.exported import Exported, load_export
 from tf_bert.tokenization.tokenizer import make_tokenizer, save_tokenizer
 from tf_bert.tokenization.vocab import SPECIAL_TOKENS, Vocabulary
 
@@ -84,6 +85,11 @@ class Served:
     model_dir: Path
     version_dir: Path
 
+    @functools.cached_property
+    def loaded(self) -> Exported:
+        """The export, loaded once."""
+        return load_export(self.version_dir)
+
 
 class ServedModels:
     """Models and exports by kind, each made once."""
@@ -95,4 +101,5 @@ class ServedModels:
     @functools.cache  # noqa: B019 (there is one object a session)
     def __call__(self, kind: str, precision: str = "float32") -> Served:
         model_dir = self.model(kind)
-        return Served(model_dir, export(model_dir, self._directory / f"export {kind} {precision}", precision=precision))
+        directory = self._directory / f"export-{kind.replace(' ', '-')}-{precision}"
+        return Served(model_dir, export(model_dir, directory, precision=precision))

@@ -1,6 +1,5 @@
 """What an export answers equals what the estimator predicts, whatever the text, alone or among others."""
 
-import functools
 import itertools
 import random
 
@@ -16,7 +15,6 @@ from tf_bert.finetuning.ner import sentences_of
 from tf_bert.finetuning.squad import Question
 from tf_bert.models.directory import load_model
 from tf_bert.serving.embed import EmbeddingOptions, SentenceEncoder
-from tf_bert.serving.exported import load_export
 from tf_bert.serving.label_answers import encode_texts
 from tf_bert.serving.network import Network
 from tf_bert.serving.opened_model import open_model
@@ -25,10 +23,9 @@ from tf_bert.serving.question_answers import QuestionAnswers
 from tf_bert.serving.warmup import serialized_example
 from tf_bert.tokenization.tokenizer import make_tokenizer
 
+pytestmark = pytest.mark.slow
+
 _RANDOM = random.Random(0)
-
-
-loaded = functools.cache(load_export)
 
 
 def words(count):
@@ -70,7 +67,7 @@ def test_scores_equal_the_predictors(served, kind, batch_size):
     texts = PAIRS if len(FAMILIES[kind].task.text_columns) == 2 else [(text,) for text in TEXTS]
     examples = [Example("", row, None, str(i)) for i, row in enumerate(texts)]
     expected = list(open_finetuned_model(served(kind).model_dir).predict(examples))
-    found = ask(loaded(served(kind).version_dir), columns_of(kind, texts), batch_size)
+    found = ask(served(kind).loaded, columns_of(kind, texts), batch_size)
     assert len({str(told) for told in expected}) > len(texts) // 2, "the model hardly looks at the text"
     for row, told in zip(found, expected, strict=True):
         assert row["model_version"] == b"1"
@@ -109,7 +106,7 @@ def test_answers_equal_the_predictors(served, batch_size):
     expected = list(open_finetuned_model(model.model_dir).predict(ASKED))
     answered = [bool(told["answer"]) for told in expected]
     assert any(answered) and not all(answered)
-    found = ask(loaded(model.version_dir), columns_of("question", QUESTIONS), batch_size, "answer")
+    found = ask(model.loaded, columns_of("question", QUESTIONS), batch_size, "answer")
     assert_answers_equal(found, expected)
 
 
@@ -132,7 +129,7 @@ def test_answers_equal_the_predictors_also_where_all_scores_are_equal(served, ki
 def test_entities_equal_the_predictors(served, batch_size):
     predictor = open_finetuned_model(served("entities").model_dir)
     expected = list(predictor.predict(sentences_of(TEXTS, strip_accents=False)))
-    found = ask(loaded(served("entities").version_dir), {"text": TEXTS}, batch_size, "entities")
+    found = ask(served("entities").loaded, {"text": TEXTS}, batch_size, "entities")
     assert sum(len(told["entities"]) for told in expected) > 300
     for row, told, text in zip(found, expected, TEXTS, strict=True):
         entities = [
@@ -172,12 +169,11 @@ def expected_guesses(model, text, longest):
     return [[VOCABULARY.tokens[i] for i in row] for row in order], np.take_along_axis(scores, order, 1)
 
 
-@pytest.mark.parametrize("signature", ["fill_mask", "serving_default"])
-@pytest.mark.parametrize("batch_size", [1, 64])
+@pytest.mark.parametrize(("batch_size", "signature"), [(1, "fill_mask"), (64, "serving_default")])
 def test_guesses_equal_the_models(served, batch_size, signature):
     texts = [*MASKED, *(f"{text} [MASK] {text}" for text in TEXTS), " ".join(["the [MASK]"] * 60)]
     model = load_model(served("pretrained").model_dir)
-    found = ask(loaded(served("pretrained").version_dir), {"text": texts}, batch_size, signature)
+    found = ask(served("pretrained").loaded, {"text": texts}, batch_size, signature)
     for row, text in zip(found, texts, strict=True):
         tokens, scores = expected_guesses(model, text, CONFIG.max_position_embeddings)
         count = row["mask_count"]
@@ -188,7 +184,7 @@ def test_guesses_equal_the_models(served, batch_size, signature):
 
 
 def test_guesses_are_those_of_the_command(served):
-    export = loaded(served("pretrained").version_dir)
+    export = served("pretrained").loaded
     (row,) = ask(export, {"text": ["the [MASK] and [MASK] fell"]}, 1)
     lines = []
     for number, (tokens, scores) in enumerate(zip(row["tokens"], row["scores"], strict=True), start=1):
@@ -200,14 +196,14 @@ def test_guesses_are_those_of_the_command(served):
 @pytest.mark.parametrize("kind", ["encoder", "pretrained", "pair", "question or none", "entities"])
 def test_vectors_equal_those_of_the_command(served, kind):
     expected = list(SentenceEncoder(served(kind).model_dir, EmbeddingOptions()).embed(TEXTS))
-    found = [row["embedding"] for row in ask(loaded(served(kind).version_dir), {"text": TEXTS}, 64, "embed")]
+    found = [row["embedding"] for row in ask(served(kind).loaded, {"text": TEXTS}, 64, "embed")]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["single", "pair", "multilabel", "regression", "pretrained", "encoder"])
 def test_rows_of_ids_have_the_scores_of_their_texts(served, kind):
     """Rows as the original release makes them, padded further than needed, as callers may send them."""
-    export = loaded(served(kind).version_dir)
+    export = served(kind).loaded
     names = sorted(export.inputs())
     texts = dict(
         zip(names, (["the [MASK] castle fell", "anna"], ["it came", "before the winter [MASK]"]), strict=False)
@@ -238,13 +234,13 @@ def test_rows_of_ids_have_the_scores_of_their_texts(served, kind):
 @pytest.mark.parametrize(
     ("kind", "outputs"),
     [
-        ("question", {"start_logits": (3, 9), "end_logits": (3, 9)}),
+        ("question or none", {"start_logits": (3, 9), "end_logits": (3, 9)}),
         ("entities", {"scores": (3, 9, 5), "labels": (3, 5)}),
     ],
 )
 def test_rows_of_ids_have_a_score_for_every_token(served, kind, outputs):
     rows = {"input_ids": np.full((3, 9), 7), "segment_ids": np.zeros((3, 9)), "input_mask": np.ones((3, 9))}
-    found = loaded(served(kind).version_dir)({name: value.astype("int32") for name, value in rows.items()}, "tokens")
+    found = served(kind).loaded({name: value.astype("int32") for name, value in rows.items()}, "tokens")
     assert {name: value.shape for name, value in found.items()} == {**outputs, "model_version": (3,)}
     if kind == "entities":
         np.testing.assert_allclose(found["scores"].sum(-1), 1.0, atol=1e-6)
@@ -252,7 +248,7 @@ def test_rows_of_ids_have_a_score_for_every_token(served, kind, outputs):
 
 @pytest.mark.parametrize("kind", ["pair", "question or none", "pretrained"])
 def test_serialised_examples_are_answered_as_their_texts(served, kind):
-    export = loaded(served(kind).version_dir)
+    export = served(kind).loaded
     texts = {name: [f"the {word} came", "é [MASK]"] for name, word in zip(export.inputs(), WORDS, strict=False)}
     examples = [serialized_example({name: column[i] for name, column in texts.items()}) for i in range(2)]
     found, expected = export({"examples": examples}, "examples"), export(texts)
@@ -265,7 +261,7 @@ def test_serialised_examples_are_answered_as_their_texts(served, kind):
 
 def test_bytes_that_are_not_utf8_are_left_out(served):
     for kind in ("single", "pair", "question or none", "entities", "pretrained"):
-        export = loaded(served(kind).version_dir)
+        export = served(kind).loaded
         for signature in ("serving_default", "embed"):
             names = export.inputs(signature)
             broken = export({name: [b"the\xff cas\xc3tle [MASK] \xe2\x82", b"\xf8"] for name in names}, signature)

@@ -196,7 +196,7 @@ class BertEstimator:
         with tempfile.TemporaryDirectory(prefix="tf_bert-") as temporary:
             model_dir = Path(temporary) / MODEL_DIR
             self._write(model_dir, self.step, self.step, {})
-            return export(model_dir, export_dir, precision=precision, notify=self._notify)
+            return export(model_dir, export_dir, precision=precision, source=str(self.model_dir), notify=self._notify)
 
     # --- how it is done --------------------------------------------------------------------------------------------
 

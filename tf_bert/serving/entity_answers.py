@@ -62,7 +62,7 @@ class EntityAnswers:
         starts = characters.at(rows, tf.gather(words.starts.flat_values, first_word))
         ends = characters.at(rows, tf.gather(words.ends.flat_values, last_word))
         found = {
-            "entity_types": tf.gather(tf.constant(self._types), tf.gather(kind, first_word)),
+            "entity_types": tf.gather(tf.constant(self._types, tf.string), tf.gather(kind, first_word)),
             "entity_texts": characters.cut(starts, ends),
             "entity_starts": characters.in_text(rows, starts),
             "entity_ends": characters.in_text(rows, ends),

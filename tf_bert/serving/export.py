@@ -37,6 +37,7 @@ def export(
     pooling: str | None = None,
     onnx: bool = False,
     measure: Measure | None = None,
+    source: str | None = None,
     notify: Callable[[str], object] = lambda line: None,
 ) -> Path:
     """Writes a new version of an export.
@@ -50,13 +51,14 @@ def export(
       onnx: also write the scores of token ids as `model.onnx`.
       measure: gives metrics of the export for its model card; if the precision is not float32, they are also measured
         of the same model in float32.
+      source: where the model comes from, for its model card; None: from `model_dir`.
       notify: is told what was left out.
 
     Returns:
       The directory of the version.
 
     Raises:
-      UsageError: if an option cannot be, or the version is there already.
+      UsageError: if an option or the directory's name cannot be, or the version is there already.
       InputError: if the model directory is damaged or has no task for its head, or the export cannot be written.
     """
     model_dir, export_dir = Path(model_dir), Path(export_dir)
@@ -66,6 +68,7 @@ def export(
         raise UsageError(f"--pooling: found {pooling!r}, expected one of {', '.join(POOLINGS)}")
     if onnx:
         check_onnx(precision)
+    _check_name(export_dir)
     number = _choose_version(export_dir, version)
     opened = open_model(model_dir, "bfloat16" if precision == "bfloat16" else "float32", pooling)
     directory = export_dir / str(number)
@@ -78,7 +81,8 @@ def export(
             (partial / LABELS_FILE).write_text("".join(lines), encoding="utf-8")
         write_sample_request(partial, opened)
         measured = _measure(measure, partial, model_dir, precision, pooling)
-        write_model_card(partial, opened, ExportFacts(number, precision, megabytes(partial), measured))
+        facts = ExportFacts(number, precision, megabytes(partial), measured, source or str(opened.directory.resolve()))
+        write_model_card(partial, opened, facts)
         write_deployment_files(export_dir, opened)
     return directory
 
@@ -86,6 +90,16 @@ def export(
 def megabytes(directory: Path) -> float:
     """The size of all files below a directory, in 10^6 bytes."""
     return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file()) / 1e6
+
+
+def _check_name(export_dir: Path) -> None:
+    """Raises `UsageError` if the directory's name cannot be a model's name in commands and addresses."""
+    name = export_dir.resolve().name
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+        raise UsageError(
+            f"export_dir: found the name {name!r}, by which servers call the model, expected letters, digits, _, . or "
+            "-; choose another"
+        )
 
 
 def _choose_version(export_dir: Path, version: int | str | None) -> int:
@@ -130,8 +144,9 @@ def _measure(
     measured = {precision: measure(Exported(directory))}
     if precision != "float32":
         with tempfile.TemporaryDirectory() as temporary:
-            _save(Path(temporary), open_model(model_dir, "float32", pooling), "float32", 0)
-            measured["float32"] = measure(Exported(Path(temporary)))
+            reference = Path(temporary) / "0"
+            _save(reference, open_model(model_dir, "float32", pooling), "float32", 0)
+            measured["float32"] = measure(Exported(reference))
     return measured
 
 

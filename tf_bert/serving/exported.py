@@ -37,8 +37,8 @@ class Exported:
 
     @property
     def version(self) -> int:
-        """Its number."""
-        return int(self.directory.name)
+        """Its number, also while it is being written."""
+        return int(self.directory.name.partition(".")[0])
 
     def inputs(self, signature: str = DEFAULT) -> dict[str, tf.TensorSpec]:
         """What a signature takes, by name; the first axis is the batch.

@@ -40,6 +40,8 @@ class ExportFacts:
     """Of its files."""
     measured: Mapping[str, Mapping[str, float]]
     """Metrics by name, by precision."""
+    source: str
+    """Where the model was read, or what made it."""
 
 
 def model_card(opened: OpenedModel, facts: ExportFacts) -> str:
@@ -62,7 +64,7 @@ def _lines(opened: OpenedModel, facts: ExportFacts) -> Iterator[str]:
     yield f"- size: {facts.megabytes:,.1f} MB"
     yield from ("", "## Metrics", "", *_metrics(opened.lineage.get("metrics"), facts.measured))
     yield from ("", "## Lineage", "", *(list(_tree(_told(opened.lineage))) or ["- not known"]))
-    yield f"- exported from {opened.directory.resolve()} by tf_bert {__version__}, TensorFlow {tf.__version__}"
+    yield f"- exported from {facts.source} by tf_bert {__version__}, TensorFlow {tf.__version__}"
     yield from ("", "## Limits", "", *_limits(opened))
 
 

@@ -8,13 +8,12 @@ import numpy as np
 import tensorflow as tf
 
 from tf_bert.models.model import BertModel
+from tf_bert.serving.answers import Outputs
 from tf_bert.serving.graph_inputs import Rows
 from tf_bert.serving.quantization import make_weight
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 """bfloat16: weights and arithmetic; int8: weights in the file, arithmetic in float32."""
-
-Outputs = Mapping[str, tf.Tensor]
 
 
 class Network(tf.Module):
