@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV := .cache/uv
+# Two test modules at a time, the longest first (tests/conftest.py).
+TWO_AT_A_TIME := -n 2 --dist loadfile --no-loadscope-reorder
 # Where MPI is found later, set-up runs once more and builds Horovod with it.
 SET_UP := $(VENV)/.set-up$(if $(shell command -v mpicxx),-with-mpi)
 
@@ -21,10 +23,10 @@ demo: $(SET_UP) ## pretrain a small BERT on a real Wikipedia excerpt, at most 10
 	@scripts/demo.sh
 
 test: lint ## style, types and every test that is not slow
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(TWO_AT_A_TIME) -m "not slow"
 
 test-slow: $(SET_UP) ## the tests that take minutes
-	$(BIN)/python -m pytest -m slow --durations=0 --durations-min=5
+	$(BIN)/python -m pytest $(TWO_AT_A_TIME) -m slow --durations=0 --durations-min=5
 
 lint: $(SET_UP) ## ruff and mypy, changing nothing
 	$(BIN)/ruff check
@@ -38,8 +40,8 @@ format: $(SET_UP) ## mend style where ruff can
 # Horovod's requirements are locked, Horovod itself is not: scripts/build_horovod.sh builds and installs it.
 lock: $(UV)/bin/uv ## resolve requirements.lock anew for Python 3.10 to 3.12
 	HOROVOD_WITHOUT_PYTORCH=1 $(UV)/bin/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.10 \
-		--extra horovod --extra interop --extra glue --extra serving --extra dask --extra mpi --extra dedup --extra plots \
-		--extra dev --no-emit-package horovod \
+		--extra horovod --extra interop --extra glue --extra serving --extra onnx --extra azure --extra azureml \
+		--extra dask --extra mpi --extra dedup --extra plots --extra notebooks --extra dev --no-emit-package horovod \
 		--custom-compile-command "make lock" --output-file requirements.lock
 
 clean: ## remove what set-up and the tools made (.venv, .cache); runs and data stay

@@ -8,6 +8,29 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
+LONGEST = [
+    "test_pretraining_faults",
+    "test_pretraining",
+    "test_finetune_runs",
+    "test_train_step",
+    "test_rollback",
+    "test_server_load",
+    "test_initial_weights",
+    "test_memory",
+    "test_engines",
+    "test_stages",
+    "test_glue",
+    "test_sweep",
+    "test_estimator",
+]
+"""Modules that take a minute and more: where modules run side by side, none of them is to be the last and alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest modules first."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
 
 @pytest.fixture(scope="session")
 def wikipedia_dump() -> Path:

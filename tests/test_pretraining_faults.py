@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -55,7 +56,7 @@ def newest_step(output_dir):
 
 def our_lines(printed):
     """What we say when a run ends: everything behind our name, without a launcher's own words."""
-    return [line.partition("tf-bert pretrain: ")[2] for line in printed.splitlines() if "tf-bert pretrain: " in line]
+    return [line for _, line in re.findall(r"tf-bert( pretrain)?: (.*)", printed)]
 
 
 def assert_all_end(process, output_dir):
