@@ -157,8 +157,9 @@ def measure_quality(options: argparse.Namespace, directory: Path) -> list[dict]:
             for side in ("tf_bert", "transformers"):
                 began = time.monotonic()
                 settings = Settings(
-                    options.init, train, dev, len(family.labels), steps, 10, seed=seed, pads_to_length=False
-                )
+                    options.init, train, dev, len(family.labels), steps, 10, seed=seed, pads_to_length=False,
+                    precision=options.precision,
+                )  # fmt: skip
                 if result := sides.run(side, settings, task_name):
                     seconds = time.monotonic() - began
                     found.setdefault(side, []).append({**result, "seconds": seconds})

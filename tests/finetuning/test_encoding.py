@@ -91,3 +91,16 @@ def test_ranks_and_microbatches_share_the_same_global_batches():
         expected = sorted(order.of_step(step, 12).tolist())
         for world_size, accumulation_steps in ((1, 1), (1, 4), (2, 3), (3, 1)):
             assert examples(step, world_size, accumulation_steps) == expected
+
+
+def test_microbatches_take_turns_at_the_rows():
+    """Two long examples fill a row each, four short ones the third: both microbatches have a long one."""
+    lengths = [16, 4, 4, 16, 4, 4]
+    encoded = encode_texts([(" ".join(["cat"] * (length - 2)),) for length in lengths], TOKENIZER, 16)
+    dataset = training_dataset(
+        encoded, ExampleOrder(6, seed=0), row_length=16, global_batch_size=6, accumulation_steps=2, rank=0,
+        world_size=1, first_step=0,
+    )  # fmt: skip
+    weights = next(iter(dataset))["token_weights"].numpy()
+    assert weights.shape == (2, 2, 16)
+    assert weights.sum(axis=2).tolist() == [[16, 16], [16, 0]]

@@ -71,8 +71,17 @@ def test_every_token_is_in_its_place():
 def test_one_row_is_no_longer_than_its_tokens_need():
     assert pack(random_encoded(LENGTHS), [2, 7], 512).inputs["input_ids"].shape == (1, 8)
     assert pack(random_encoded(LENGTHS), [0, 1, 2], 24).inputs["input_ids"].shape == (2, 24)
-    rounded = pack(random_encoded(LENGTHS), [0, 1, 2], 24, multiple=4).inputs
+    rounded = pack(random_encoded(LENGTHS), [0, 1, 2], 24, row_multiple=4, slot_multiple=4).inputs
     assert rounded["input_ids"].shape == (4, 24) and rounded["example_weights"].tolist()[2:] == [[0] * 4] * 2
+
+
+def test_rows_are_as_short_as_their_number_lets_them_be():
+    encoded = random_encoded([12] * 10)
+    # 120 tokens: three rows of 48 at least; four rows of which one has three examples, five of two each.
+    assert pack(encoded, range(10), 48).inputs["input_ids"].shape == (3, 48)
+    assert pack(encoded, range(10), 48, row_multiple=4).inputs["input_ids"].shape == (4, 40)
+    assert pack(encoded, range(10), 48, row_multiple=5).inputs["input_ids"].shape == (5, 24)
+    assert pack(encoded, range(10), 48, row_multiple=5, shortens_rows=False).inputs["input_ids"].shape == (5, 48)
 
 
 def test_scores_of_packed_examples_are_those_of_padded_ones():

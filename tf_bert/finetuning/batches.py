@@ -47,21 +47,34 @@ def training_dataset(
     rank: int,
     world_size: int,
     first_step: int,
-    multiple: int = 1,
+    shape_multiple: int | None = None,
 ) -> tf.data.Dataset:
-    """This rank's share of every global batch, endless, from `first_step` on; `multiple` is for `pack`.
+    """This rank's share of every global batch, endless, from `first_step` on.
+
+    The share is packed as one and its rows are dealt out to the microbatches: packed apart, a few examples each would
+    leave more room in their rows, and not all microbatches would have the same number of them.
+
+    Args:
+      shape_multiple: microbatches have a multiple of this many rows, all of `row_length`, with room for a multiple of
+        this many examples, so that there are few different shapes; None: they are as small as can be.
 
     Returns:
-      Batches as `Packed.inputs` has them, every tensor [accumulation_steps, rows, ...]; the rows of a step's
-      microbatches are filled up to the same number.
+      Batches as `Packed.inputs` has them, every tensor [accumulation_steps, rows, ...].
     """
     share = global_batch_size // world_size
+    multiple = shape_multiple or 1
 
     def batch(step: int) -> dict[str, np.ndarray]:
         own = order.of_step(step, global_batch_size)[rank * share : (rank + 1) * share]
-        microbatches = own.reshape(accumulation_steps, -1)
-        packed = [pack(encoded, indices, row_length, multiple).inputs for indices in microbatches]
-        return {name: _stack([inputs[name] for inputs in packed]) for name in packed[0]}
+        packed = pack(
+            encoded,
+            own,
+            row_length,
+            row_multiple=accumulation_steps * multiple,
+            slot_multiple=multiple,
+            shortens_rows=shape_multiple is None,
+        )
+        return {name: _deal(values, accumulation_steps) for name, values in packed.inputs.items()}
 
     def batches() -> Iterator[dict[str, np.ndarray]]:
         yield from map(batch, itertools.count(first_step))
@@ -73,10 +86,6 @@ def training_dataset(
     return tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(4)
 
 
-def _stack(arrays: list[np.ndarray]) -> np.ndarray:
-    """Stacks arrays that may differ in their first two axes, which are filled up with zeros."""
-    shape = np.max([array.shape for array in arrays], axis=0)
-    stacked = np.zeros((len(arrays), *shape), arrays[0].dtype)
-    for whole, array in zip(stacked, arrays, strict=True):
-        whole[: array.shape[0], : array.shape[1]] = array
-    return stacked
+def _deal(values: np.ndarray, count: int) -> np.ndarray:
+    """[rows, ...] as [count, rows / count, ...], in turns: the first rows are the fullest."""
+    return np.ascontiguousarray(values.reshape(-1, count, *values.shape[1:]).swapaxes(0, 1))

@@ -7,6 +7,7 @@ here is as many rows as its tokens need. What an example gets out of it does not
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -66,22 +67,37 @@ class Packed:
     """int64 [examples]: the place of its first token in its row."""
 
 
-def pack(encoded: Encoded, indices: Sequence[int] | np.ndarray, row_length: int, multiple: int = 1) -> Packed:
+def pack(
+    encoded: Encoded,
+    indices: Sequence[int] | np.ndarray,
+    row_length: int,
+    *,
+    row_multiple: int = 1,
+    slot_multiple: int = 1,
+    shortens_rows: bool = True,
+) -> Packed:
     """Packs some examples into one batch.
 
     Args:
       encoded: all examples.
       indices: which of them.
       row_length: tokens in a row at most; at least the longest example's.
-      multiple: fill up rows, and slots, to a multiple of this, so that there are few different shapes.
+      row_multiple: the batch has a multiple of this many rows.
+      slot_multiple: and each row a place for a multiple of this many examples.
+      shortens_rows: rows are as short as that many of them can be, a multiple of `ROW_MULTIPLE`; or else `row_length`
+        always, so that there are few different shapes.
     """
     indices = np.asarray(indices, np.int64)
     lengths = encoded.lengths[indices]
-    # A single row needs no more than its tokens.
-    row_length = min(row_length, _round_up(int(lengths.sum()), ROW_MULTIPLE))
-    row_of, slot_of, start_of, count = assign_rows(lengths, row_length)
-    slots = _round_up(int(slot_of.max()) + 1, multiple)
-    shape = (_round_up(count, multiple), row_length)
+    rows = _round_up(assign_rows(lengths, row_length).count, row_multiple)
+    if shortens_rows:
+        # What a filled-up batch would compute in vain is spread over its rows instead, and mostly goes away.
+        shortest = max(int(lengths.max()), -(-int(lengths.sum()) // rows))
+        candidates = range(_round_up(shortest, ROW_MULTIPLE), row_length, ROW_MULTIPLE)
+        row_length = next((length for length in candidates if assign_rows(lengths, length).count <= rows), row_length)
+    row_of, slot_of, start_of, _ = assign_rows(lengths, row_length)
+    slots = _round_up(int(slot_of.max()) + 1, slot_multiple)
+    shape = (rows, row_length)
 
     # Where every token comes from, and where it goes.
     within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
@@ -112,12 +128,17 @@ def pack(encoded: Encoded, indices: Sequence[int] | np.ndarray, row_length: int,
     return Packed(inputs, row_of, slot_of, start_of)
 
 
-def assign_rows(lengths: np.ndarray, row_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Puts examples into rows, the longest first, each where it leaves least room (best fit decreasing).
+class Places(NamedTuple):
+    """Where each of some examples goes, int64 [examples] each, and the number of rows."""
 
-    Returns:
-      Row, slot and first place of every example, int64 [examples], and the number of rows.
-    """
+    rows: np.ndarray
+    slots: np.ndarray
+    starts: np.ndarray
+    count: int
+
+
+def assign_rows(lengths: np.ndarray, row_length: int) -> Places:
+    """Puts examples into rows, the longest first, each where it leaves least room (best fit decreasing)."""
     row_of, slot_of, start_of = (np.zeros(len(lengths), np.int64) for _ in range(3))
     used: list[int] = []
     counts: list[int] = []
@@ -131,7 +152,7 @@ def assign_rows(lengths: np.ndarray, row_length: int) -> tuple[np.ndarray, np.nd
         row_of[i], slot_of[i], start_of[i] = row, counts[row], used[row]
         used[row] += length
         counts[row] += 1
-    return row_of, slot_of, start_of, len(used)
+    return Places(row_of, slot_of, start_of, len(used))
 
 
 def _round_up(value: int, multiple: int) -> int:

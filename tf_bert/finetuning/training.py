@@ -132,7 +132,7 @@ class TrainingRun:
             rank=world.rank,
             world_size=world.world_size,
             first_step=first_step,
-            multiple=COMPILED_MULTIPLE if self.compiles else 1,
+            shape_multiple=COMPILED_MULTIPLE if self.compiles else None,
         )
         log = RunLog(Path(self.run.model_dir), first_step, enabled=world.rank == 0)
         clock = RunClock(self.steps, first_step, float(trainer.tokens_seen.value), 0.0)
