@@ -3,6 +3,9 @@
 from typing import Any
 
 import keras
+from keras import ops
+
+_LEVELS = 2**16
 
 
 class _DrawnSeed(keras.random.SeedGenerator):
@@ -25,7 +28,17 @@ def draw_seeds(generator: keras.random.SeedGenerator, count: int) -> list[Any]:
 
 
 def dropout(x: Any, rate: float, seed: Any | None) -> Any:
-    """Zeroes a share `rate` of `x` and scales the rest by 1 / (1 - rate); the identity where `seed` is None."""
-    if seed is None or rate == 0.0:
+    """Zeroes a share `rate` of `x` and scales the rest by 1 / (1 - rate); the identity where `seed` is None.
+
+    Two elements share a random word of 32 bits: on a CPU, drawing a float for each takes longer than all the rest. The
+    rate is rounded to a multiple of 2^-16, and the scale is that of the rounded rate.
+    """
+    dropped = round(rate * _LEVELS)
+    if seed is None or dropped == 0:
         return x
-    return keras.random.dropout(x, rate, seed=_DrawnSeed(seed))
+    shape = ops.shape(x)
+    count = ops.size(x)
+    words = keras.random.randint(((count + 1) // 2, 1), -(2**31), 2**31 - 1, dtype="int32", seed=_DrawnSeed(seed))
+    bits = ops.reshape(ops.reshape(ops.view(words, "int16"), (-1,))[:count], shape)
+    kept = ops.cast(ops.greater_equal(bits, dropped - _LEVELS // 2), x.dtype)
+    return x * (kept * (_LEVELS / (_LEVELS - dropped)))

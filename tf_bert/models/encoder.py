@@ -28,7 +28,6 @@ class TransformerBlock(BertLayer):
         self.intermediate = dense(self.config, intermediate_size, "intermediate", in_encoder=True, dtype=policy)
         self.output_dense = dense(self.config, hidden_size, "output", in_encoder=True, dtype=policy)
         self.output_layer_norm = layer_norm(self.config, "output_layer_norm", dtype=policy)
-        self.activation = activation(self.config)
 
     def build(self, hidden_states_shape: Any = None) -> None:
         hidden = (None, None, self.config.hidden_size)
@@ -41,11 +40,12 @@ class TransformerBlock(BertLayer):
 
     def call(self, hidden_states: Any, bias: Any, dropout_seeds: list[Any] | None = None) -> Any:
         """One block: [batch, length, hidden_size] in and out; `bias` as in `SelfAttention.call`."""
+        act = activation(self.config, training=dropout_seeds is not None)
         for_probabilities, for_attention, for_output = dropout_seeds or [None] * DROPOUTS_PER_BLOCK
         rate = self.config.hidden_dropout_prob
         attended = dropout(self.attention(hidden_states, bias, for_probabilities), rate, for_attention)
         hidden_states = self.attention_layer_norm(hidden_states + attended)
-        transformed = self.output_dense(self.activation(self.intermediate(hidden_states)))
+        transformed = self.output_dense(act(self.intermediate(hidden_states)))
         return self.output_layer_norm(hidden_states + dropout(transformed, rate, for_output))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from tf_bert.config import BertConfig
+from tf_bert.models.gelu import gelu
 
 _TAKES_WEIGHTS = contextvars.ContextVar("takes_weights", default=False)
 
@@ -60,11 +61,12 @@ def dense(config: BertConfig, units: int, name: str, in_encoder: bool = False, *
     return keras.layers.Dense(units, kernel_initializer=initializer(config, in_encoder), name=name, **kwargs)
 
 
-def activation(config: BertConfig) -> Callable[[Any], Any]:
-    """The function that `hidden_act` names."""
+def activation(config: BertConfig, training: bool = False) -> Callable[[Any], Any]:
+    """The function that `hidden_act` names; in training with a gradient of its own where that is faster."""
+    function = gelu if training else keras.ops.gelu
     functions: dict[str, Callable[[Any], Any]] = {
-        "gelu": lambda x: keras.ops.gelu(x, approximate=False),
-        "gelu_new": lambda x: keras.ops.gelu(x, approximate=True),
+        "gelu": lambda x: function(x, approximate=False),
+        "gelu_new": lambda x: function(x, approximate=True),
         "relu": keras.ops.relu,
     }
     return functions[config.hidden_act]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from tf_bert.config import OptimizerConfig, TrainingConfig
@@ -45,12 +46,7 @@ def build_optimizer(
         "name": config.name,
     }
     optimizer: keras.optimizers.Optimizer
-    if config.name == "lamb":
-        optimizer = Lamb(bias_correction=config.bias_correction, **settings)
-    elif config.bias_correction:
-        optimizer = keras.optimizers.AdamW(**settings)
-    else:
-        optimizer = AdamWithoutBiasCorrection(**settings)
+    optimizer = (Lamb if config.name == "lamb" else AdamW)(bias_correction=config.bias_correction, **settings)
     optimizer.exclude_from_weight_decay(var_list=excluded_from_decay(variables))
     # Keras sums gradients over the replicas of a tf.distribute strategy here, and there is none; but what it leaves in
     # the graph registers a gradient for good, and no graph, nor any variable that it has seen, would ever be freed.
@@ -61,13 +57,44 @@ def build_optimizer(
     return optimizer
 
 
-class AdamWithoutBiasCorrection(keras.optimizers.AdamW):
-    """AdamW whose moments are taken as they are (`AdamWeightDecayOptimizer` of google-research/bert)."""
+class AdamW(keras.optimizers.AdamW):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019), whose update is one operation a variable.
 
-    def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
+    That operation goes over gradient, moments and weights once, in place; Keras's own takes a dozen, each with a
+    temporary of the variable's size.
+
+    Args:
+      bias_correction: undo that the moments start from 0; not so in `AdamWeightDecayOptimizer` of google-research/bert.
+      **settings: of `keras.optimizers.AdamW`.
+    """
+
+    def __init__(self, bias_correction: bool, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.bias_correction = bias_correction
+
+    def update_step(self, gradient: Any, variable: tf.Variable, learning_rate: Any) -> None:
         """Updates moments and variable; weights are decayed before, for all variables at once."""
-        m, v = _updated_moments(self, gradient, variable)
-        self.assign_sub(variable, learning_rate * m / (ops.sqrt(v) + self.epsilon))
+        index = self._get_variable_index(variable)
+        dtype = variable.dtype
+        step = tf.cast(self.iterations + 1, dtype)
+        # The operation unbiases by 1 - power: a power of 0 leaves the moments as they are.
+        powers = [
+            tf.pow(tf.constant(beta, dtype), step) if self.bias_correction else tf.zeros((), dtype)
+            for beta in (self.beta_1, self.beta_2)
+        ]
+        # Of the variable's type, all of them: the operation does not look, and ends the process.
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=powers[0],
+            beta2_power=powers[1],
+            lr=tf.cast(learning_rate, dtype),
+            beta1=tf.constant(self.beta_1, dtype),
+            beta2=tf.constant(self.beta_2, dtype),
+            epsilon=tf.constant(self.epsilon, dtype),
+            grad=tf.cast(gradient, dtype),
+        )
 
 
 class Lamb(keras.optimizers.Adam):
@@ -89,7 +116,10 @@ class Lamb(keras.optimizers.Adam):
 
     def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
         """Updates moments and variable."""
-        m, v = _updated_moments(self, gradient, variable)
+        index = self._get_variable_index(variable)
+        m, v = self._momentums[index], self._velocities[index]
+        self.assign_add(m, (gradient - m) * (1.0 - self.beta_1))
+        self.assign_add(v, (ops.square(gradient) - v) * (1.0 - self.beta_2))
         step = ops.cast(self.iterations + 1, "float32")
         unbias_m, unbias_v = (
             1.0 - ops.power(beta, step) if self.bias_correction else 1.0 for beta in (self.beta_1, self.beta_2)
@@ -97,20 +127,10 @@ class Lamb(keras.optimizers.Adam):
         update = (m / unbias_m) / (ops.sqrt(v / unbias_v) + self.epsilon)
         if self._use_weight_decay(variable):
             update = update + self.decay_in_update * variable
-            path = self._trainable_variables[self._get_variable_index(variable)].path
+            path = self._trainable_variables[index].path
             layers = next((count for name, count in _FUSED_LAYERS.items() if name in path.split("/")), 1)
             update = update * trust_ratios(variable, update, layers)
         self.assign_sub(variable, learning_rate * update)
-
-
-def _updated_moments(
-    adam: keras.optimizers.Adam, gradient: Any, variable: keras.Variable
-) -> tuple[keras.Variable, keras.Variable]:
-    index = adam._get_variable_index(variable)
-    m, v = adam._momentums[index], adam._velocities[index]
-    adam.assign_add(m, (gradient - m) * (1.0 - adam.beta_1))
-    adam.assign_add(v, (ops.square(gradient) - v) * (1.0 - adam.beta_2))
-    return m, v
 
 
 def trust_ratios(weights: Any, update: Any, layers: int) -> Any:
