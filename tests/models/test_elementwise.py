@@ -1,4 +1,4 @@
-"""Functions of single elements: GELU against automatic differentiation, dropout against its distribution."""
+"""Functions with gradients of their own, against automatic differentiation, and dropout against its distribution."""
 
 import keras
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tf_bert.models.dropout import draw_seeds, dropout
-from tf_bert.models.gelu import gelu
+from tf_bert.models.gradients import gelu, matmul_by_rows
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -30,6 +30,24 @@ def test_gelu_and_its_gradient_are_those_of_the_library(approximate, dtype):
     expected = values(lambda z: keras.ops.gelu(z, approximate=approximate), "float32")
     for ours, theirs, scale in zip(found, expected, (np.abs(x), np.abs(upstream)), strict=True):
         assert (np.abs(ours - theirs) <= (4e-6 if dtype == "float32" else 2**-6) * (1.0 + scale)).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_products_with_rows_and_their_gradients_are_those_of_matmul(dtype):
+    rng = np.random.default_rng(1)
+    x, table, upstream = (tf.constant(rng.normal(size=shape), dtype) for shape in ((2, 3, 8), (17, 8), (2, 3, 17)))
+
+    def values(function):
+        with tf.GradientTape() as tape:
+            tape.watch([x, table])
+            y = function(x, table)
+        return [y, *tape.gradient(y, [x, table], output_gradients=upstream)]
+
+    expected = values(lambda x, table: keras.ops.matmul(x, keras.ops.transpose(table)))
+    for ours, theirs in zip(values(matmul_by_rows), expected, strict=True):
+        assert ours.shape == theirs.shape and ours.dtype == theirs.dtype == dtype
+        ours, theirs = np.array(tf.cast(ours, "float32")), np.array(tf.cast(theirs, "float32"))
+        np.testing.assert_allclose(ours, theirs, atol=1e-5 if dtype == "float32" else 0.05)
 
 
 @pytest.mark.parametrize("shape", [(400, 500), (3, 7, 9, 999)])

@@ -6,6 +6,7 @@ from keras import ops
 
 from tf_bert.config import BertConfig
 from tf_bert.models.dropout import dropout
+from tf_bert.models.gradients import matmul_by_rows
 from tf_bert.models.layer import BertLayer, activation, dense, initializer, layer_norm
 
 
@@ -33,13 +34,14 @@ class MaskedLMHead(BertLayer):
             )
         self.built = True
 
-    def call(self, sequence_output: Any, masked_lm_positions: Any, token_embedding: Any) -> Any:
+    def call(self, sequence_output: Any, masked_lm_positions: Any, token_embedding: Any, training: bool = False) -> Any:
         """Scores the vocabulary at the masked positions only.
 
         Args:
           sequence_output: [batch, length, hidden_size].
           masked_lm_positions: integers [batch, predictions].
           token_embedding: [vocab_size, hidden_size], the encoder's.
+          training: whether a gradient will be asked for.
 
         Returns:
           float32 logits [batch, predictions, vocab_size].
@@ -48,7 +50,12 @@ class MaskedLMHead(BertLayer):
         hidden_states = self.layer_norm(self.activation(self.transform(gathered)))
         output_embedding = token_embedding if self.config.tie_word_embeddings else self.output_embedding
         embedding = ops.cast(output_embedding, self.compute_dtype)
-        return ops.cast(ops.matmul(hidden_states, ops.transpose(embedding)), "float32") + ops.cast(self.bias, "float32")
+        products = (
+            matmul_by_rows(hidden_states, embedding)
+            if training
+            else ops.matmul(hidden_states, ops.transpose(embedding))
+        )
+        return ops.cast(products, "float32") + ops.cast(self.bias, "float32")
 
 
 class NextSentenceHead(BertLayer):

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from tf_bert.config import BertConfig
-from tf_bert.models.gelu import gelu
+from tf_bert.models.gradients import gelu
 
 _TAKES_WEIGHTS = contextvars.ContextVar("takes_weights", default=False)
 

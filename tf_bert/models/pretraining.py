@@ -44,7 +44,10 @@ class BertForPretraining(BertModel):
         encoded = self.encoder(inputs, training=training)
         return {
             "masked_lm_logits": self.masked_lm(
-                encoded["sequence_output"], inputs["masked_lm_positions"], self.encoder.embeddings.token_embedding
+                encoded["sequence_output"],
+                inputs["masked_lm_positions"],
+                self.encoder.embeddings.token_embedding,
+                training=training,
             ),
             "next_sentence_logits": self.next_sentence(encoded["pooled_output"]),
         }

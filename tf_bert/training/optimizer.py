@@ -42,7 +42,6 @@ def build_optimizer(
         "beta_1": config.beta_1,
         "beta_2": config.beta_2,
         "epsilon": config.epsilon,
-        "global_clipnorm": config.clip_norm,
         "name": config.name,
     }
     optimizer: keras.optimizers.Optimizer
@@ -51,6 +50,8 @@ def build_optimizer(
     # Keras sums gradients over the replicas of a tf.distribute strategy here, and there is none; but what it leaves in
     # the graph registers a gradient for good, and no graph, nor any variable that it has seen, would ever be freed.
     optimizer._all_reduce_sum_gradients = list
+    # Keras's own clipping squares every gradient into a temporary.
+    optimizer._clip_gradients = lambda gradients: tf.clip_by_global_norm(gradients, config.clip_norm)[0]
     if training.precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale")
     optimizer.build(list(variables))
