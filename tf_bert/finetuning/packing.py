@@ -89,12 +89,14 @@ def pack(
     """
     indices = np.asarray(indices, np.int64)
     lengths = encoded.lengths[indices]
-    rows = _round_up(assign_rows(lengths, row_length).count, row_multiple)
+    rows = _round_up(assign_rows(lengths, row_length).row_count, row_multiple)
     if shortens_rows:
         # What a filled-up batch would compute in vain is spread over its rows instead, and mostly goes away.
         shortest = max(int(lengths.max()), -(-int(lengths.sum()) // rows))
         candidates = range(_round_up(shortest, ROW_MULTIPLE), row_length, ROW_MULTIPLE)
-        row_length = next((length for length in candidates if assign_rows(lengths, length).count <= rows), row_length)
+        row_length = next(
+            (length for length in candidates if assign_rows(lengths, length).row_count <= rows), row_length
+        )
     row_of, slot_of, start_of, _ = assign_rows(lengths, row_length)
     slots = _round_up(int(slot_of.max()) + 1, slot_multiple)
     shape = (rows, row_length)
@@ -134,7 +136,7 @@ class Places(NamedTuple):
     rows: np.ndarray
     slots: np.ndarray
     starts: np.ndarray
-    count: int
+    row_count: int
 
 
 def assign_rows(lengths: np.ndarray, row_length: int) -> Places:
