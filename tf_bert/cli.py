@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from tf_bert.commands import data, training, weights
+from tf_bert.commands import azure, azure_rehearsal, data, training, weights
 from tf_bert.errors import InputError, OtherRankFailed, UsageError
 
 COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
@@ -29,6 +29,15 @@ COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
     "embed": ("turn sentences into vectors with a model directory", weights.embed),
     "export": ("turn a model directory into a SavedModel for TensorFlow Serving", weights.export),
     "serve": ("try an export: a small local server, with a page to type at", weights.serve),
+    "azure submit": ("send a job or a pipeline to Azure Machine Learning", azure.submit),
+    "azure sweep": ("send a sweep to Azure, or show its runs, best first", azure.sweep),
+    "azure status": ("tell how the newest run of a job on Azure is doing", azure.status),
+    "azure logs": ("show the log of the newest run of a job on Azure", azure.logs),
+    "azure download": ("copy what a run on Azure has written to this machine", azure.download),
+    "azure cancel": ("end the newest run of a job on Azure", azure.cancel),
+    "azure register": ("make a model of what a run on Azure has written", azure.register),
+    "azure deploy": ("put an export behind an endpoint on Azure", azure.deploy),
+    "azure rehearse": ("run a job on this machine, as Azure would", azure_rehearsal.rehearse),
 }
 
 

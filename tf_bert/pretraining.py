@@ -14,11 +14,12 @@ from tf_bert import distributed
 from tf_bert.config import PretrainConfig, StageRun, accumulation_steps, stage_runs, to_dict
 from tf_bert.distributed import World
 from tf_bert.errors import InputError, UsageError
+from tf_bert.files import sha256_of
 from tf_bert.initial_weights import check_initial_weights, load_initial_weights
 from tf_bert.models.flops import RowShape, training_flops
 from tf_bert.models.pretraining import BertForPretraining
 from tf_bert.pretraining_data.dataset import training_dataset, validation_dataset
-from tf_bert.pretraining_data.manifest import Manifest, read_manifest
+from tf_bert.pretraining_data.manifest import MANIFEST_FILE, Manifest, read_manifest
 from tf_bert.pretraining_data.masking import predictions_per_row
 from tf_bert.report import draw_report
 from tf_bert.run_directory import (
@@ -152,6 +153,7 @@ def _pretrain(stage: StageRun, world: World, watchdog: Watchdog) -> bool:
     first_step, skips = world.broadcast_object((first_step, skips))
     synchronise(world, model, variables)
     log = RunLog(output_dir, first_step, enabled=world.rank == 0)
+    log.tags({"data_manifest_sha256": sha256_of(data_dir / MANIFEST_FILE)})
     for note in notes:
         log.line(note)
 

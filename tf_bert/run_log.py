@@ -6,8 +6,10 @@ import struct
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tqdm import tqdm
 
@@ -16,8 +18,50 @@ SKIPPED_FILE = "skipped_steps.jsonl"
 TENSORBOARD_DIR = "tensorboard"
 
 
+class Tracker(Protocol):
+    """A service that keeps the numbers of runs. It is called on rank 0 alone, and raises nothing."""
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Receives numbers by their names, `group/name`."""
+
+    def tags(self, tags: Mapping[str, str]) -> None:
+        """Receives what else is to be known of the run."""
+
+    def flush(self) -> None:
+        """Returns once all of it is sent, or cannot be in good time."""
+
+
+@dataclass(frozen=True)
+class Reporting:
+    """Where the runs of this process report to, besides their own directories."""
+
+    root: Path
+    """The directory of the command. Runs in directories below it have their path from here before all names."""
+    tracker: Tracker | None
+    """Receives numbers and tags; None: nothing does."""
+    tensorboard_dir: Path
+    """Receives what the runs' own `tensorboard/` does."""
+
+    def prefix(self, directory: Path) -> str:
+        """What a run in `directory` has before all names: nothing, or e.g. `run-001/`."""
+        return "" if directory == self.root else f"{directory.relative_to(self.root).as_posix()}/"
+
+
+_reporting: ContextVar[Reporting | None] = ContextVar("reporting", default=None)
+
+
+@contextmanager
+def reporting_to(reporting: Reporting | None) -> Iterator[None]:
+    """A block whose runs report there too; None: nowhere but to their directories."""
+    token = _reporting.set(reporting)
+    try:
+        yield
+    finally:
+        _reporting.reset(token)
+
+
 class RunLog:
-    """The log of one run, to which a resumed run appends.
+    """The log of one run, to which a resumed run appends; `reporting_to` says where else it goes.
 
     Args:
       directory: the run's directory; `metrics.jsonl` and `tensorboard/` go there.
@@ -38,7 +82,13 @@ class RunLog:
             _drop_later_steps(directory / name, first_step)
         self._metrics = (directory / METRICS_FILE).open("a", encoding="utf-8")
         self._skipped_path = directory / SKIPPED_FILE
-        self._events = EventFileWriter(str(directory / TENSORBOARD_DIR), flush_secs=10)
+        reporting = _reporting.get()
+        self._prefix = reporting.prefix(directory) if reporting else ""
+        self._tracker = reporting.tracker if reporting else None
+        places = [directory / TENSORBOARD_DIR]
+        if reporting:
+            places.append(reporting.tensorboard_dir / self._prefix)
+        self._events = [EventFileWriter(str(place), flush_secs=10) for place in places]
 
     def line(self, text: str) -> None:
         """Prints one line to the console, without tearing a progress bar."""
@@ -63,6 +113,13 @@ class RunLog:
         self._metrics.flush()
         for name, value in named.items():
             self._add(step, scalar_pb(name, value, descriptions.get(name.partition("/")[2])))
+        if self._tracker:
+            self._tracker.scalars(step, {self._prefix + name: value for name, value in named.items()})
+
+    def tags(self, tags: Mapping[str, str]) -> None:
+        """Tells a tracker what else is to be known of the run."""
+        if self.enabled and self._tracker:
+            self._tracker.tags({self._prefix + name: value for name, value in tags.items()})
 
     def skipped(self, step: int, rows: Mapping[str, list[int]]) -> None:
         """Records an update that changed no weight, with the rows that it was made of: their numbers by shard."""
@@ -101,12 +158,16 @@ class RunLog:
         """Flushes to disk."""
         if self.enabled:
             self._metrics.close()
-            self._events.close()
+            for events in self._events:
+                events.close()
+            if self._tracker:
+                self._tracker.flush()
 
     def _add(self, step: int, summary: Any) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
 
-        self._events.add_event(Event(wall_time=time.time(), step=step, summary=summary))
+        for events in self._events:
+            events.add_event(Event(wall_time=time.time(), step=step, summary=summary))
 
 
 def _drop_later_steps(path: Path, first_step: int) -> None:

@@ -1,13 +1,16 @@
 """Tiny models of every kind with random heads, whose vocabulary spells any text, and their exports."""
 
+import contextlib
 import dataclasses
+import fcntl
 import functools
 import string
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
-from tokenization.test_wordpiece import HOSTILE
+from hostile_texts import HOSTILE
 
 from tf_bert.config import BertConfig, SpanConfig
 from tf_bert.finetuning.entities import EntityFamily
@@ -92,14 +95,28 @@ class Served:
 
 
 class ServedModels:
-    """Models and exports by kind, each made once."""
+    """Models and exports by kind, each made once, also where several processes share the directory."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self.model = functools.cache(lambda kind: write_model(directory / kind.replace(" ", "-"), kind))
+        directory.mkdir(exist_ok=True)
 
     @functools.cache  # noqa: B019 (there is one object a session)
+    def model(self, kind: str) -> Path:
+        directory = self._directory / kind.replace(" ", "-")
+        with self._alone(directory.name):
+            return directory if directory.exists() else write_model(directory, kind)
+
+    @functools.cache  # noqa: B019
     def __call__(self, kind: str, precision: str = "float32") -> Served:
         model_dir = self.model(kind)
-        directory = self._directory / f"export-{kind.replace(' ', '-')}-{precision}"
-        return Served(model_dir, export(model_dir, directory, precision=precision))
+        directory = self._directory / f"export-{model_dir.name}-{precision}"
+        with self._alone(directory.name):
+            is_there = (directory / "1").exists()
+            return Served(model_dir, directory / "1" if is_there else export(model_dir, directory, precision=precision))
+
+    @contextlib.contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        with open(self._directory / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import yaml
+from portable_ops import PORTABLE_TEXT_OPS
 from saved_graphs import CORE, longest, operations, trace
 from served_models import CONFIG, FAMILIES, LINEAGE, MAX_SEQ_LENGTH, VOCABULARY, WORDS, write_model
-from tokenization.test_wordpiece import PORTABLE_TEXT_OPS
 
 from tf_bert.config import VocabTrainConfig
 from tf_bert.finetuning.examples import Example
@@ -66,7 +66,7 @@ def test_a_graph_holds_only_what_every_server_links(served, kind):
 )
 def test_signatures_name_what_they_take_and_tell(served, kind, inputs, outputs, alias):
     exported = served(kind).loaded
-    assert set(exported.signatures) == SIGNATURES | alias
+    assert set(exported.signatures) == SIGNATURES | alias | ({"words"} if kind == "entities" else set())
     for name in {"serving_default"} | alias:
         assert set(exported.inputs(name)) == inputs
         found = exported.signatures[name].structured_outputs
@@ -85,6 +85,19 @@ def test_the_saved_graph_computes_nothing_for_tokens_that_are_not_there(served):
     np.testing.assert_allclose(found["scores"], expected["scores"], rtol=0, atol=1e-6)
     _, shapes = trace(served("pair").version_dir, {"text": ["the " * 200], "text_pair": ["old " * 200]})
     assert longest(shapes) == MAX_SEQ_LENGTH
+
+
+def test_texts_of_many_lengths_are_not_padded_to_the_longest_of_all(served):
+    def shapes_of(texts):
+        found, shapes = trace(served("single").version_dir, {"text": texts})
+        alone = [served("single").loaded({"text": [text]})["scores"][0] for text in texts[:4]]
+        np.testing.assert_allclose(found["scores"][:4], alone, rtol=0, atol=1e-6)
+        hidden = {tuple(shape[:2]) for shape in shapes if len(shape) == 3 and shape[2] == CONFIG.hidden_size}
+        return {shape for shape in hidden if shape[0] > 1}
+
+    short, long = "anna", "the " * 28
+    assert shapes_of([long, short, short, short] * 10) == {(16, 3), (16, 30), (8, 30)}
+    assert shapes_of([long, short, long] * 12) == {(36, 30)}  # too little padding for it to be worth while
 
 
 # --- versions ------------------------------------------------------------------------------------------------------
@@ -128,11 +141,12 @@ def test_files_of_a_version(served):
         "model_version",
     }
     assert not (served("regression").version_dir / "labels.txt").exists()
+    assert (version_dir / "task.json").read_bytes() == (served("multilabel").model_dir / "task.json").read_bytes()
     request = json.loads((served("pretrained").version_dir / "sample_request.json").read_text(encoding="utf-8"))
     assert request["instances"][0]["text"].startswith("[MASK] the")
 
 
-@pytest.mark.parametrize("kind", ["pair", "question or none", "pretrained"])
+@pytest.mark.parametrize("kind", ["pair", "question or none", "entities", "pretrained"])
 def test_warmup_requests_are_answered_and_reach_every_signature(served, kind):
     log = pytest.importorskip(
         "tensorflow_serving.apis.prediction_log_pb2", reason="the extra `serving` is not installed"

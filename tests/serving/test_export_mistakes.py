@@ -2,13 +2,16 @@
 
 import json
 
+import numpy as np
 import pytest
-from served_models import FAMILIES, write_model
+import tensorflow as tf
+from served_models import FAMILIES, VOCABULARY, write_model
 
 from tf_bert import cli
 from tf_bert.errors import InputError, UsageError
 from tf_bert.serving.export import export
 from tf_bert.serving.exported import load_export, versions
+from tf_bert.serving.server.refusal import cause_of
 
 
 @pytest.mark.parametrize(
@@ -174,6 +177,36 @@ def test_questions_that_an_export_does_not_take_are_one_line(served):
         exported({"text": ["a"]}, "answer")
     with pytest.raises(UsageError, match=r"serving_default: found the inputs text, expected text, text_pair"):
         exported({"text": ["a"]})
+
+
+ROWS = {
+    "input_ids": np.full((2, 4), 7, "int32"),
+    "segment_ids": np.zeros((2, 4), "int32"),
+    "input_mask": np.ones((2, 4), "int32"),
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"input_ids": [[7, 7, -1, 7], [7] * 4]}, f"input_ids: found -1 to 7, expected 0 to {len(VOCABULARY) - 1}"),
+        ({"input_ids": [[len(VOCABULARY)] * 4, [0] * 4]}, f"input_ids: found 0 to {len(VOCABULARY)}, expected 0 to "),
+        ({"segment_ids": [[0, 1, 2, 0]] * 2}, "segment_ids: found 0 to 2, expected 0 to 1"),
+        ({"segment_ids": [[0] * 4]}, "segment_ids: found shape [1 4], expected [2 4] as of input_ids"),
+        ({"segment_ids": [[0]] * 2}, "segment_ids: found shape [2 1], expected [2 4] as of input_ids"),
+        ({"input_mask": [[1] * 5] * 2}, "input_mask: found shape [2 5], expected [2 4] as of input_ids"),
+        ({name: [[1] * 49] for name in ROWS}, "input_ids: found rows of 49 tokens, expected 1 to 48"),
+        ({name: np.zeros((2, 0)) for name in ROWS}, "input_ids: found rows of 0 tokens, expected 1 to 48"),
+    ],
+)
+def test_rows_that_the_encoder_cannot_read_are_one_line(served, change, message):
+    """Not zeros for ids that no table has, nor one row of segments for all."""
+    exported = served("pair").loaded
+    assert exported(ROWS, "tokens")["scores"].shape == (2, 3)
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        exported({**ROWS, **change}, "tokens")
+    assert f"assertion failed: [{message}" in caught.value.message
+    assert cause_of(caught.value).startswith(message)  # as `tf-bert serve` tells it
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,13 @@ import random
 import numpy as np
 import pytest
 import tensorflow as tf
+from hostile_texts import HOSTILE
 from served_models import CONFIG, FAMILIES, MAX_SEQ_LENGTH, VOCABULARY, WORDS
-from tokenization.test_wordpiece import HOSTILE
 
 from tf_bert.finetuning.examples import Example
 from tf_bert.finetuning.model_directory import open_finetuned_model
-from tf_bert.finetuning.ner import sentences_of
+from tf_bert.finetuning.ner import Sentence, sentences_of
+from tf_bert.finetuning.ner_tags import repair
 from tf_bert.finetuning.squad import Question
 from tf_bert.models.directory import load_model
 from tf_bert.serving.embed import EmbeddingOptions, SentenceEncoder
@@ -143,6 +144,18 @@ def test_entities_equal_the_predictors(served, batch_size):
         assert all(text[entity["start"] : entity["end"]] == entity["text"] for entity in entities)
         filler = [row[f"entity_{name}"][row["entity_count"] :] for name in ("types", "texts", "starts", "ends")]
         assert not any(value for part in filler for value in part)
+
+
+@pytest.mark.parametrize("batch_size", [1, 64])
+def test_words_are_tagged_as_by_the_predictor(served, batch_size):
+    """Words as a file may have them; a text that is cut anew has others."""
+    rows = [text.split() for text in TEXTS]
+    sentences = [Sentence(" ".join(row), tuple(row), tuple(range(len(row)))) for row in rows]
+    expected = [answer["tags"] for answer in open_finetuned_model(served("entities").model_dir).predict(sentences)]
+    found = ask(served("entities").loaded, {"words": ["\n".join(row) for row in rows]}, batch_size, "words")
+    tags = [[tag.decode() for tag in row["tags"][: row["word_count"]]] for row in found]
+    assert [repair(row) for row in tags] == expected
+    assert not any(any(row["tags"][row["word_count"] :]) for row in found)
 
 
 MASKED = [

@@ -1,19 +1,21 @@
 """Exports in int8 and bfloat16: how they are stored, what they answer, and what their model card says of it."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
+from portable_ops import PORTABLE_TEXT_OPS
 from saved_graphs import CORE, operations, trace
-from served_models import CONFIG, VOCABULARY
-from tokenization.test_wordpiece import PORTABLE_TEXT_OPS
+from served_models import CONFIG, VOCABULARY, WORDS
 
+from tf_bert import cli
 from tf_bert.errors import InputError
 from tf_bert.finetuning.examples import Example
+from tf_bert.finetuning.export_predictor import measure_on_files
 from tf_bert.finetuning.model_directory import open_finetuned_model
 from tf_bert.models.directory import save_model
 from tf_bert.models.model import BertModel
-from tf_bert.serving.accuracy import label_accuracy
 from tf_bert.serving.export import export, megabytes
 from tf_bert.serving.exported import load_export
 from tf_bert.serving.quantization import QuantizedWeight, quantize
@@ -84,15 +86,6 @@ def test_bfloat16_takes_half_of_the_room(served):
     assert half <= 0.53 * whole
 
 
-def test_accuracy_is_the_share_of_labels_that_are_found(served):
-    pairs = [(first, second) for first in TEXTS for second in TEXTS]
-    examples = [Example("", pair, None, str(i)) for i, pair in enumerate(pairs)]
-    labels = [told["label"] for told in open_finetuned_model(served("pair").model_dir).predict(examples)]
-    labels[3] = labels[7] = "another"
-    measure = label_accuracy(pairs, labels, batch_size=5)
-    assert measure(served("pair").loaded) == {"accuracy": 14 / 16, "examples": 16.0}
-
-
 def test_the_card_tells_what_was_measured_also_in_float32(served, tmp_path):
     norms = {}
 
@@ -111,8 +104,52 @@ def test_the_card_tells_what_was_measured_also_in_float32(served, tmp_path):
     assert f"- exported from {source} by tf_bert" in card
 
 
-def test_accuracy_is_measured_of_classifiers(served):
-    with pytest.raises(InputError, match="found 1 examples and 2 labels to measure with, expected one for each"):
-        label_accuracy([("a",)], ["0", "1"])
-    with pytest.raises(InputError, match="tells no label of a text; accuracy is measured of classifiers"):
-        label_accuracy([("a",)], ["0"])(served("multilabel").loaded)
+def write_examples(path, predictor, columns, wrong):
+    """A file whose labels are those that a model finds, but for `wrong` examples; returns how many there are."""
+    texts = [[f"{first} {word}", second] for first in TEXTS for second in TEXTS for word in WORDS[:2] if second]
+    examples = [Example("", tuple(row[: len(columns) - 1]), None, str(i)) for i, row in enumerate(texts)]
+    labels = [answer["label"] for answer in predictor.predict(examples)]
+    labels[:wrong] = [next(one for one in predictor.family.labels if one != label) for label in labels[:wrong]]
+    rows = [[*example.texts, label] for example, label in zip(examples, labels, strict=True)]
+    path.write_text("".join("\t".join(row) + "\n" for row in [columns, *rows]), encoding="utf-8")
+    return len(rows)
+
+
+def test_the_command_measures_on_the_task_s_files(served, tmp_path, capsys):
+    """The metrics of the task, of the export and of the same model in float32."""
+    predictor = open_finetuned_model(served.model("single"))
+    count = write_examples(tmp_path / "dev.tsv", predictor, ["sentence", "label"], wrong=3)
+    words = ["export", str(served.model("single")), str(tmp_path / "sst2"), "--measure", str(tmp_path)]
+    assert cli.main([*words, "--precision", "int8"]) == 0
+    printed, told = capsys.readouterr()
+    card = (tmp_path / "sst2" / "1" / "model_card.md").read_text()
+    whole = f"accuracy {1 - 3 / count:.4f}, examples {count}"
+    assert f"- measured of the export, float32: {whole}\n" in card
+    (rounded,) = re.findall(r"^- measured of the export, int8: accuracy (\S+), examples (\d+)$", card, re.MULTILINE)
+    assert abs(float(rounded[0]) - (1 - 3 / count)) < 0.1 and rounded[1] == str(count)
+    lines = printed.splitlines()
+    assert lines[:2] == [f"measured, int8: accuracy {rounded[0]}, examples {count}", f"measured, float32: {whole}"]
+    assert len(lines) == 3 and told == ""
+    assert cli.main([*words, "--split", "train"]) == 1
+    printed, told = capsys.readouterr()
+    assert printed == "" and told == (
+        f"tf-bert export: {tmp_path}: has no train.tsv, the train file of SST-2; found 'dev.tsv', 'sst2'; name the "
+        "right directory\n"
+    )
+    assert sorted(path.name for path in (tmp_path / "sst2").iterdir() if path.name.isdecimal()) == ["1"]
+
+
+def test_what_cannot_be_measured_is_one_line(served, tmp_path, capsys):
+    for kind, words, code, message in (
+        ("encoder", ["--measure", "x"], 1, "has no task.json; expected a finetuned model's directory, as `tf-bert fi"),
+        ("single", ["--measure", "absent.tsv"], 1, "absent.tsv: no such file or directory; expected dev.tsv of SST-2"),
+        ("single", ["--split", "dev"], 2, "--split: says which files are measured; add --measure DATA"),
+    ):
+        assert cli.main(["export", str(served.model(kind)), str(tmp_path / "out"), *words]) == code
+        printed, told = capsys.readouterr()
+        assert printed == "" and message in told and told.count("\n") == 1
+    (tmp_path / "test.tsv").write_text("index\tsentence\n0\ta\n")
+    measure = measure_on_files(str(served.model("single")), str(tmp_path), "test")
+    with pytest.raises(InputError, match=r"test.tsv: line 2: no label was read; choose a split that has labels"):
+        measure(served("single").loaded)
+    assert not (tmp_path / "out").exists()

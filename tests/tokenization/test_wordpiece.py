@@ -6,8 +6,10 @@ import unicodedata
 
 import pytest
 import tensorflow as tf
+from hostile_texts import HOSTILE
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from portable_ops import PORTABLE_TEXT_OPS
 
 from tf_bert.errors import InputError
 from tf_bert.tokenization.tokenizer import load_tokenizer, save_tokenizer
@@ -17,39 +19,6 @@ from tf_bert.tokenization.wordpiece import WordPieceTokenizer
 reference = pytest.importorskip(
     "official.nlp.tools.tokenization", reason="tf-models-official (extra `interop`) is not installed"
 )
-
-HOSTILE = [
-    "",
-    "   ",
-    "中文字符 mixed with latin中文, 日本語テキスト、한국어 텍스트",
-    "Ünïcödé àccénts ÅNGSTRÖM naïve façade Ž Ł đ ø ß ẞ",
-    "e\u0301 a\u0300\u0301 n\u0303 combining, q\u0307\u0323 ç",
-    "👩‍👩‍👧‍👦 🇩🇪 👍🏽 emoji\ufe0f ☃ ☃\ufe0f",
-    "control\x00\x01\x1f chars\x7f\x80\x9f here",
-    "no\u00a0break\u202fspaces\u2007and\u3000wide\u1680ogham",
-    "zero\u200bwidth\u200cnon\u200djoiner\ufeffbom soft\u00adhyphen",
-    "line\u2028separator para\u2029graph next\u0085line vertical\x0btab form\x0cfeed",
-    "\ufffd replacement \ufffd\ufffd",
-    "مرحبا بالعالم שלום עולם \u202eright to left\u202c",
-    "ภาษาไทยไม่มีช่องว่าง བོད་སྐད་ཀྱི་ཡི་གེ",
-    "İstanbul ıssız DİYARBAKIR",
-    "ΑΣ ΟΔΥΣΣΕΥΣ. Σ ΣΑΣ",
-    "ﬁ ﬂ ligatures Ⅷ ㎏ ① ½ ﷺ ＡＢＣ ｶﾀｶﾅ",
-    "𝔘𝔫𝔦𝔠𝔬𝔡𝔢 𝟘𝟙𝟚 𝕬𝖇",
-    "ᄒ\u1161\u11ab 한 Ǆ ǅ ǆ",
-    "[MASK] [CLS][SEP] [UNK]ed [PAD] ##ing #hash ##",
-    "a+b=c <tag> x^y `tick` |bar| ~tilde $5 100% C# C++ .NET e.g. don't U.S.A.",
-    "'single' \u201cdouble\u201d \u2018curly\u2019 – — … « » ¿ ¡ § ¶ † ‰ № ™ ©",
-    "豈更車賈滑 \uf900\ufa30 \U0002f800\U00020000\U0002a6df",
-    "x" * 200,
-    "x" * 201,
-    "é" * 200 + " " + "é" * 201,
-    "\U0001d54f" * 200 + " " + "\U0001d54f" * 201,
-    "a\u0301" * 200,
-    "y" * 201 + ".z " + "w" * 150 + "-" + "w" * 150,
-    "long" * 60 + "中" + "tail " * 3,
-    "tab\there\nnew\r\nline",
-]
 
 
 class Original:
@@ -157,10 +126,6 @@ def test_bytes_that_are_not_utf8_are_left_out_by_the_portable_tokenizer(vocabula
 def test_empty_batches_and_batches_of_empty_texts(tokenize):
     assert tokenize([]) == []
     assert tokenize(["", " ", "\u200b"]) == [[], [], []]
-
-
-# Kernels of core TensorFlow, and those of TensorFlow Text that its oldest release inside TensorFlow Serving has.
-PORTABLE_TEXT_OPS = {"NormalizeUTF8", "CaseFoldUTF8", "RegexSplitWithOffsets", "WordpieceTokenizeWithOffsets"}
 
 
 def test_the_portable_graph_holds_only_what_every_server_links(vocabulary, lower_case):

@@ -5,9 +5,11 @@ import unicodedata
 import numpy as np
 import pytest
 import tensorflow as tf
+from hostile_texts import HOSTILE
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_wordpiece import CHARACTERS, HOSTILE, PORTABLE_TEXT_OPS, lines_of
+from portable_ops import PORTABLE_TEXT_OPS
+from test_wordpiece import CHARACTERS, lines_of
 
 from tf_bert.config import VocabTrainConfig
 from tf_bert.tokenization.sentencepiece import SentencePieceTokenizer, train_sentencepiece

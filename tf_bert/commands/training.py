@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def pretrain(arguments: Sequence[str]) -> None:
         return
     from tf_bert.pretraining import pretrain
 
-    pretrain(config, elastic=start["elastic"])
+    with _reporting(config.output_dir):
+        pretrain(config, elastic=start["elastic"])
 
 
 def _take_start_options(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
@@ -58,7 +60,8 @@ def finetune(arguments: Sequence[str]) -> None:
     if config := _config_of_rank(FinetuneConfig, "finetune", arguments):
         from tf_bert.finetuning.run import finetune
 
-        finetune(config)
+        with _reporting(config.model_dir):
+            finetune(config)
 
 
 def glue(arguments: Sequence[str]) -> None:
@@ -67,7 +70,8 @@ def glue(arguments: Sequence[str]) -> None:
     if config := _config_of_rank(GlueConfig, "glue", arguments):
         from tf_bert.finetuning.glue import glue
 
-        glue(config)
+        with _reporting(config.model_dir):
+            glue(config)
 
 
 def sweep(arguments: Sequence[str]) -> None:
@@ -76,7 +80,8 @@ def sweep(arguments: Sequence[str]) -> None:
     if config := _config_of_rank(SweepConfig, "sweep", arguments):
         from tf_bert.finetuning.sweep import sweep
 
-        sweep(config)
+        with _reporting(config.model_dir):
+            sweep(config)
 
 
 def evaluate(arguments: Sequence[str]) -> None:
@@ -94,7 +99,8 @@ def evaluate(arguments: Sequence[str]) -> None:
 
 def predict(arguments: Sequence[str]) -> None:
     parser = parser_of("predict", "Let a finetuned model answer for every example of a file or of standard input.")
-    parser.add_argument("model_dir", help="a finetuned model's directory, or that of its run")
+    parser.add_argument("model_dir", nargs="?", help="a finetuned model's directory, or that of its run")
+    parser.add_argument("--export", help="in its place: an export, of which the newest version answers, or one version")
     parser.add_argument(
         "--input", help="a file (default: standard input, a text or two with a tab between them a line)"
     )
@@ -109,9 +115,17 @@ def predict(arguments: Sequence[str]) -> None:
         raise UsageError(f"--output: found {output}, expected a name that ends with .jsonl or .tsv; or give --format")
     if options.batch_size < 1:
         raise UsageError(f"--batch_size: found {options.batch_size}, expected 1 or more")
+    if (options.model_dir is None) == (options.export is None):
+        found = "neither" if options.export is None else "both"
+        raise UsageError(f"found {found}, expected a model directory or --export EXPORT_DIR; give one of the two")
+    from tf_bert.finetuning.export_predictor import open_export
+    from tf_bert.finetuning.model_directory import open_finetuned_model
     from tf_bert.finetuning.run import format_predictions, predict, write_predictions
 
-    predictions = predict(options.model_dir, options.input or sys.stdin.buffer, options.split, options.batch_size)
+    predictor = (
+        open_finetuned_model(Path(options.model_dir)) if options.export is None else open_export(Path(options.export))
+    )
+    predictions = predict(predictor, options.input or sys.stdin.buffer, options.split, options.batch_size)
     if output:
         print(f"{output}: {write_predictions(predictions, output, file_format):,} predictions")
         return
@@ -127,6 +141,16 @@ def _config_of_rank(cls: Any, command: str, arguments: Sequence[str]) -> Any:
         _run_local_ranks(ranks, command, arguments)
         return None
     return config
+
+
+def _reporting(directory: str) -> AbstractContextManager[None]:
+    """A block whose runs, all in `directory`, also report to Azure where the command is part of a job there."""
+    from tf_bert.azure.run_context import LIVE_DIR, AzureTracker, in_azure_job
+    from tf_bert.run_log import TENSORBOARD_DIR, Reporting, reporting_to
+
+    if not in_azure_job():
+        return reporting_to(None)
+    return reporting_to(Reporting(Path(directory), AzureTracker(), LIVE_DIR / TENSORBOARD_DIR))
 
 
 def _run_local_ranks(ranks: int, command: str, arguments: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from tf_bert.commands.arguments import parser_of, read_config
+from tf_bert.errors import UsageError
 
 
 def convert(arguments: Sequence[str]) -> None:
@@ -66,7 +67,19 @@ def export(arguments: Sequence[str]) -> None:
     parser.add_argument("--version", help="number of the version (default: the one after the highest that is there)")
     parser.add_argument("--pooling", help="mean or cls, for vectors (default: as the directory says, or else mean)")
     parser.add_argument("--onnx", action="store_true", help="also write the scores of token ids as model.onnx")
+    parser.add_argument(
+        "--measure",
+        metavar="DATA",
+        help="a file with labels or the directory of the task's files: the card gets the metrics on them, and those in "
+        "float32 beside them",
+    )
+    parser.add_argument(
+        "--split", help="which of the task's files --measure is (default: the first it is evaluated on)"
+    )
     options = parser.parse_args(arguments)
+    if options.split and not options.measure:
+        raise UsageError("--split: says which files are measured; add --measure DATA")
+    from tf_bert.finetuning.export_predictor import measure_on_files
     from tf_bert.serving.export import export, megabytes
 
     directory = export(
@@ -76,6 +89,7 @@ def export(arguments: Sequence[str]) -> None:
         precision=options.precision,
         pooling=options.pooling,
         onnx=options.onnx,
+        measure=measure_on_files(options.model_dir, options.measure, options.split) if options.measure else None,
         notify=print,
     )
     print(f"{directory}: {megabytes(directory):,.1f} MB; {directory / 'model_card.md'} tells what it is")

@@ -99,13 +99,14 @@ class EntityFamily:
     ) -> list[dict[str, Any]]:
         """`text`, `entities` (type, text, first character, character after the last), and `tags` of its words."""
         tags = word_tags(examples, context, [output["logits"] for output in outputs], self.labels)
-        told = []
-        for sentence, tags_of_sentence in zip(examples, tags, strict=True):
-            found = find_entities(sentence, tags_of_sentence)
-            entities = [{"type": e.type, "text": e.text, "start": e.start, "end": e.end} for e in found]
-            told.append({"text": sentence.text, "entities": entities, "tags": tags_of_sentence})
-        return told
+        return [tell_entities(sentence, found) for sentence, found in zip(examples, tags, strict=True)]
 
     def evaluate(self, examples: Sequence[Sentence], predictions: Iterable[Mapping[str, Any]]) -> Metrics:
         """Precision, recall and F1 of entities, over all and by type."""
         return ner_metrics([sentence.tags for sentence in examples], [told["tags"] for told in predictions])
+
+
+def tell_entities(sentence: Sentence, tags: list[str]) -> dict[str, Any]:
+    """What `EntityFamily.decode` tells of a sentence."""
+    entities = [{"type": e.type, "text": e.text, "start": e.start, "end": e.end} for e in find_entities(sentence, tags)]
+    return {"text": sentence.text, "entities": entities, "tags": tags}

@@ -1,5 +1,6 @@
 """A finetuned model's directory: what any model directory has, and the task that it was finetuned for."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from tf_bert import __version__
-from tf_bert.errors import InputError
+from tf_bert.errors import InputError, UsageError
 from tf_bert.files import atomic_directory, read_json, write_json
 from tf_bert.finetuning.families import family_from
 from tf_bert.finetuning.family import Family
@@ -53,11 +54,11 @@ def write_finetuned_model(
         write_json(partial / LINEAGE_FILE, {**versions, **lineage})
 
 
-def open_finetuned_model(directory: Path, precision: str = "float32") -> Predictor:
-    """Opens a finetuned model's directory, or that of the run which made it.
+def find_task_file(directory: Path) -> Path:
+    """The `TASK_FILE` of a finetuned model's directory, or of that of the run which made it.
 
     Raises:
-      InputError: if a file is missing or damaged.
+      InputError: if there is none.
     """
     if not (directory / TASK_FILE).exists() and (directory / MODEL_DIR / TASK_FILE).exists():
         directory /= MODEL_DIR
@@ -67,15 +68,39 @@ def open_finetuned_model(directory: Path, precision: str = "float32") -> Predict
         raise InputError(
             f"{directory}: {found}; expected a finetuned model's directory, as `tf-bert finetune` writes it"
         )
-    weights = read_directory(directory)
+    return path
+
+
+def read_task(path: Path, longest: float = math.inf) -> tuple[Family, int]:
+    """The task of a `TASK_FILE`, and how many tokens of an example it reads.
+
+    Args:
+      path: the file.
+      longest: what these may be at most.
+
+    Raises:
+      InputError: if it is damaged.
+    """
     content = read_json(path)
     try:
         family, max_seq_length = family_from(content["task"]), int(content["max_seq_length"])
-        if not 3 <= max_seq_length <= weights.config.max_position_embeddings:
-            raise ValueError(f"max_seq_length {max_seq_length} of {weights.config.max_position_embeddings} positions")
-    except (KeyError, TypeError, ValueError) as error:
+        if not 3 <= max_seq_length <= longest:
+            raise ValueError(f"max_seq_length {max_seq_length} of {longest} positions")
+    except (KeyError, TypeError, ValueError, UsageError) as error:
         raise InputError(f"{path}: is not a task that `tf-bert finetune` has written ({error}); restore it") from error
+    return family, max_seq_length
+
+
+def open_finetuned_model(directory: Path, precision: str = "float32") -> Predictor:
+    """Opens a finetuned model's directory, or that of the run which made it.
+
+    Raises:
+      InputError: if a file is missing or damaged.
+    """
+    path = find_task_file(directory)
+    weights = read_directory(path.parent)
+    family, max_seq_length = read_task(path, weights.config.max_position_embeddings)
     with taking_weights():
         model = family.make_model(weights.config, precision, dropout_seed=0)
     assign_weights(model, fit_labels(weights, family.labels, model.num_labels, required=True))
-    return Predictor(model, family, load_tokenizer(directory), max_seq_length)
+    return Predictor(model, family, load_tokenizer(path.parent), max_seq_length)

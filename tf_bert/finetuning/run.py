@@ -20,9 +20,10 @@ from tf_bert.finetuning.error_analysis import evaluate_with_answers
 from tf_bert.finetuning.error_page import PAGE_FILE, has_error_page, log_errors, need_error_page, write_error_page
 from tf_bert.finetuning.estimator import BertEstimator, EvalSpec, TrainSpec, train_and_evaluate
 from tf_bert.finetuning.examples import find_labels
+from tf_bert.finetuning.export_predictor import ExportPredictor
 from tf_bert.finetuning.family import Family
 from tf_bert.finetuning.model_directory import MODEL_DIR, open_finetuned_model
-from tf_bert.finetuning.predictor import READ_AT_ONCE
+from tf_bert.finetuning.predictor import READ_AT_ONCE, Predictor
 from tf_bert.finetuning.question_answering import QuestionFamily
 from tf_bert.finetuning.tasks import custom_task, find_task
 from tf_bert.finetuning.text import TextFamily
@@ -241,12 +242,15 @@ def evaluate(model_dir: str, data: str, splits: Sequence[str] = (), page: str | 
 
 
 def predict(
-    model_dir: str, source: str | IO[bytes], split: str = "test", batch_size: int = READ_AT_ONCE
+    predictor: Predictor | ExportPredictor,
+    source: str | IO[bytes],
+    split: str = "test",
+    batch_size: int = READ_AT_ONCE,
 ) -> Iterator[dict[str, Any]]:
     """Answers for the examples of a file or of a pipe, as they are read.
 
     Args:
-      model_dir: a finetuned model's directory, or that of its run.
+      predictor: a finetuned model or its export.
       source: a file in the format of the task's, or a pipe with an example a line (`Family.read_lines`).
       split: which of the task's files it is.
       batch_size: answers come after so many examples; 1 for somebody who waits for each.
@@ -254,7 +258,6 @@ def predict(
     Raises:
       UsageError, InputError: if something does not fit or is damaged.
     """
-    predictor = open_finetuned_model(Path(model_dir))
     family = predictor.family
     examples = family.read(source, split) if isinstance(source, str) else family.read_lines(source, "standard input")
     remaining = iter(examples)

@@ -10,7 +10,7 @@ from tf_bert.serving.portions import in_portions
 from tf_bert.serving.served_task import ServedTask
 from tf_bert.serving.text_places import Characters
 from tf_bert.tokenization.tokenizer import Tokenizer
-from tf_bert.tokenization.words import Words, split_words
+from tf_bert.tokenization.words import split_words
 
 _SPECIAL_TOKENS = 2
 
@@ -43,7 +43,7 @@ class EntityAnswers:
         """
         text = clean(texts[0])
         words = split_words(text, strip_accents=False)
-        labels = self._labels_of_words(words)
+        labels = self._labels_of_words(words.words)
         text_of_word = words.starts.value_rowids()
         kind = tf.gather(self._type_of, labels)
         # As `conlleval` reads it: I-X after anything but B-X or I-X of the same text begins an entity too.
@@ -70,10 +70,25 @@ class EntityAnswers:
         outputs = {name: of_text.with_flat_values(values).to_tensor() for name, values in found.items()}
         return {**outputs, "entity_count": row_lengths(of_text)}
 
-    def _labels_of_words(self, words: Words) -> tf.Tensor:
-        """The most probable label of every word, int32 [words of all texts]."""
+    def of_words(self, words: tf.Tensor) -> Outputs:
+        """The most probable tag of every word, `tags` [batch, words], filled up where a text has fewer; `word_count`.
+
+        Args:
+          words: string [batch], the words of each text with newlines between them.
+        """
+        split = tf.strings.split(clean(words), "\n")
+        split = tf.ragged.boolean_mask(split, split != "")
+        tags = split.with_flat_values(tf.gather(tf.constant(self._task.labels), self._labels_of_words(split)))
+        return {"tags": tags.to_tensor(), "word_count": row_lengths(split)}
+
+    def _labels_of_words(self, words: tf.RaggedTensor) -> tf.Tensor:
+        """The most probable label of every word, int32 [words of all texts].
+
+        Args:
+          words: string [batch, (words)].
+        """
         room = self._task.max_seq_length - _SPECIAL_TOKENS
-        tokens = self._tokenizer.tokenize(words.words.flat_values)
+        tokens = self._tokenizer.tokenize(words.flat_values)
         # A word that has no token has to have a label too.
         unknown = tf.RaggedTensor.from_row_lengths(
             tf.fill([tf.reduce_sum(tf.cast(tokens.row_lengths() == 0, tf.int32))], self._tokenizer.vocabulary.unk_id),
@@ -81,7 +96,7 @@ class EntityAnswers:
         )
         tokens = tf.concat([tokens, unknown], axis=1)[:, :room]
         lengths = row_lengths(tokens)
-        window = _windows_of_words(words.starts, lengths, room)
+        window = _windows_of_words(words, lengths, room)
         count = tf.reduce_max(tf.concat([[-1], window], axis=0)) + 1
         window_lengths = tf.math.unsorted_segment_sum(lengths, window, count)
         window_starts = tf.cumsum(window_lengths, exclusive=True)

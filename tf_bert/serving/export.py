@@ -6,6 +6,7 @@ server that watches the directory sees whole versions alone.
 
 import contextlib
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,18 +15,21 @@ import tensorflow as tf
 
 from tf_bert.errors import InputError, UsageError
 from tf_bert.files import atomic_directory
-from tf_bert.serving.accuracy import Measure
 from tf_bert.serving.deployment_files import write_deployment_files, write_sample_request
 from tf_bert.serving.exported import Exported
-from tf_bert.serving.model_card import ExportFacts, write_model_card
+from tf_bert.serving.model_card import ExportFacts, shown_metrics, write_model_card
 from tf_bert.serving.network import PRECISIONS
 from tf_bert.serving.onnx_model import ONNX_FILE, check_onnx, write_onnx
 from tf_bert.serving.opened_model import OpenedModel, open_model
+from tf_bert.serving.served_task import TASK_FILE
 from tf_bert.serving.signatures import ServedModel
 from tf_bert.serving.warmup import LEFT_OUT, write_warmup
 
 LABELS_FILE = "labels.txt"
 POOLINGS = ("mean", "cls")
+
+Measure = Callable[[Exported], Mapping[str, float]]
+"""Metrics by name of a loaded export."""
 
 
 def export(
@@ -49,10 +53,10 @@ def export(
       precision: float32; bfloat16, for servers with hardware for it; int8, for small files.
       pooling: mean or cls, how `embed` makes a vector; None: as the model directory says, or else mean.
       onnx: also write the scores of token ids as `model.onnx`.
-      measure: gives metrics of the export for its model card; if the precision is not float32, they are also measured
-        of the same model in float32.
+      measure: gives metrics of the export for its model card, as `finetuning.export_predictor.measure_on` does; if the
+        precision is not float32, they are also measured of the same model in float32.
       source: where the model comes from, for its model card; None: from `model_dir`.
-      notify: is told what was left out.
+      notify: is told what was left out, and what was measured.
 
     Returns:
       The directory of the version.
@@ -79,8 +83,12 @@ def export(
         if opened.task.labels:
             lines = [f"{label}\n" for label in opened.task.labels]
             (partial / LABELS_FILE).write_text("".join(lines), encoding="utf-8")
+        if (task_file := opened.directory / TASK_FILE).exists():
+            shutil.copyfile(task_file, partial / TASK_FILE)  # who reads files for the export has to know their columns
         write_sample_request(partial, opened)
         measured = _measure(measure, partial, model_dir, precision, pooling)
+        for name, values in measured.items():
+            notify(f"measured, {name}: {shown_metrics(values)}")
         facts = ExportFacts(number, precision, megabytes(partial), measured, source or str(opened.directory.resolve()))
         write_model_card(partial, opened, facts)
         write_deployment_files(export_dir, opened)

@@ -30,7 +30,7 @@ class Exported:
         self.directory = directory
         try:
             self._loaded = tf.saved_model.load(str(directory))  # which owns what the signatures need
-        except (OSError, ValueError, tf.errors.OpError) as error:
+        except Exception as error:  # of many kinds, for what TensorFlow finds in a damaged directory
             raise InputError(f"{directory}: cannot be loaded: {_first_line(error)}; export the model again") from error
         self.signatures: Mapping[str, Any] = dict(self._loaded.signatures)
         """Concrete functions of named tensors, by the name of the signature."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from tf_bert.config import BertConfig
 from tf_bert.tokenization.vocab import Vocabulary
 
 
@@ -17,6 +18,35 @@ class Rows(NamedTuple):
     input_ids: tf.Tensor
     segment_ids: tf.Tensor
     input_mask: tf.Tensor
+
+
+def check_rows(rows: Rows, config: BertConfig) -> Rows:
+    """The same rows; `InvalidArgument` with one line where the encoder would make nonsense of them.
+
+    It gathers and broadcasts: there may be zeros for ids that no table has, and one row of segments does for all.
+    """
+    shape = tf.shape(rows.input_ids)
+    longest = config.max_position_embeddings
+    line = _line("input_ids: found rows of {} tokens, expected 1 to {}", shape[1], longest)
+    checks = [((shape[1] >= 1) & (shape[1] <= longest), line)]
+    for name in ("segment_ids", "input_mask"):
+        found = tf.shape(getattr(rows, name))
+        line = _line(f"{name}: found shape {{}}, expected {{}} as of input_ids", found, shape)
+        checks.append((tf.reduce_all(found == shape), line))
+    for name, size in (("input_ids", config.vocab_size), ("segment_ids", config.type_vocab_size)):
+        lowest, highest = (reduce(getattr(rows, name)) for reduce in (tf.reduce_min, tf.reduce_max))
+        line = _line(f"{name}: found {{}} to {{}}, expected 0 to {{}}", lowest, highest, size - 1)
+        checks.append(((lowest >= 0) & (highest < size), line))
+    done: list[tf.Operation] = []
+    for is_right, line in checks:
+        with tf.control_dependencies(done):
+            done = [tf.raw_ops.Assert(condition=is_right, data=[line])]
+    with tf.control_dependencies(done):
+        return Rows(*map(tf.identity, rows))
+
+
+def _line(form: str, *values: tf.Tensor | int) -> tf.Tensor:
+    return tf.strings.format(form, [tf.convert_to_tensor(value) for value in values])
 
 
 class Segments(NamedTuple):

@@ -5,6 +5,7 @@ import tensorflow as tf
 from tf_bert.serving.answers import Outputs
 from tf_bert.serving.graph_inputs import Rows, Segments, join, row_lengths, truncate
 from tf_bert.serving.network import Network
+from tf_bert.serving.portions import by_length
 from tf_bert.serving.served_task import ServedTask
 from tf_bert.tokenization.tokenizer import Tokenizer
 
@@ -23,11 +24,15 @@ class LabelAnswers:
 
     def of_texts(self, *texts: tf.Tensor) -> Outputs:
         """See `of_rows`."""
-        return self.of_rows(encode_texts(texts, self._tokenizer, self._task.max_seq_length))
+        rows = encode_texts(texts, self._tokenizer, self._task.max_seq_length)
+        logits = tf.TensorSpec([None, len(self._task.labels) or 1], tf.float32)
+        return self._tell(by_length(lambda some: self._network(some)["logits"], rows, logits))
 
     def of_rows(self, rows: Rows) -> Outputs:
         """`score`; or `scores` and `labels` [batch, classes], with `label` or, of several labels, `predicted`."""
-        logits = self._network(rows)["logits"]
+        return self._tell(self._network(rows)["logits"])
+
+    def _tell(self, logits: tf.Tensor) -> Outputs:
         if self._task.kind == "regression":
             return {"score": logits[:, 0]}
         names = label_names(self._task, tf.shape(logits)[0])

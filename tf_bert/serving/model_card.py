@@ -71,14 +71,15 @@ def _lines(opened: OpenedModel, facts: ExportFacts) -> Iterator[str]:
 def _metrics(trained: Any, measured: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
     if isinstance(trained, dict) and trained:
         for split, values in trained.items():
-            yield f"- {split}, when it was trained: {_values(values)}"
+            yield f"- {split}, when it was trained: {shown_metrics(values)}"
     else:
         yield "- none are recorded with the model"
     for precision, values in measured.items():
-        yield f"- measured of the export, {precision}: {_values(values)}"
+        yield f"- measured of the export, {precision}: {shown_metrics(values)}"
 
 
-def _values(values: Mapping[str, float]) -> str:
+def shown_metrics(values: Mapping[str, float]) -> str:
+    """Metrics by name, for people; counts have no digits behind the point."""
     return ", ".join(
         f"{name} {int(value):,}" if value == int(value) and value > 1 else f"{name} {value:.4f}"
         for name, value in values.items()

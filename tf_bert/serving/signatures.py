@@ -1,8 +1,9 @@
 """The signatures of an export: what a server offers, by name.
 
 Every kind of model has `serving_default` (texts), `tokens` (rows of ids), `examples` (serialised tf.Example) and
-`embed` (texts to vectors); `serving_default` has another name too, where the task has one. Every input and output is
-[batch, ...], so that servers can put requests together, and every signature tells the `model_version`.
+`embed` (texts to vectors); `serving_default` has another name too, where the task has one; and what finds entities has
+`words` (texts that are cut into words already). Every input and output is [batch, ...], so that servers can put
+requests together, and every signature tells the `model_version`.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import tensorflow as tf
 from tf_bert.serving.answers import Answers, Outputs
 from tf_bert.serving.entity_answers import EntityAnswers
 from tf_bert.serving.exported import DEFAULT
-from tf_bert.serving.graph_inputs import Rows
+from tf_bert.serving.graph_inputs import Rows, check_rows
 from tf_bert.serving.label_answers import LabelAnswers
 from tf_bert.serving.mask_answers import MaskAnswers
 from tf_bert.serving.network import Network
@@ -37,7 +38,7 @@ class ServedModel(tf.Module):
 
     def __init__(self, opened: OpenedModel, is_quantized: bool, version: str) -> None:
         super().__init__()
-        self._task, self._version = opened.task, version
+        self._task, self._config, self._version = opened.task, opened.model.config, version
         more_inputs = ("masked_lm_positions",) if opened.task.kind == "fill_mask" else ()
         self.network = Network(opened.model, is_quantized, more_inputs)
         # Its tables have to be found when the model is saved.
@@ -56,13 +57,18 @@ class ServedModel(tf.Module):
             parsed = tf.io.parse_example(examples, features)
             return of_texts(*(parsed[name] for name in features))
 
+        def of_rows(*ids: tf.Tensor) -> Outputs:
+            return self._answers.of_rows(check_rows(Rows(*ids), self._config))
+
         default = self._function(of_texts, texts)
         found = {
             DEFAULT: default,
-            "tokens": self._function(lambda *ids: self._answers.of_rows(Rows(*ids)), rows),
+            "tokens": self._function(of_rows, rows),
             "examples": self._function(of_examples, [tf.TensorSpec([None], tf.string, "examples")]),
             "embed": self._function(self._vectors.of_texts, [tf.TensorSpec([None], tf.string, "text")]),
         }
+        if isinstance(self._answers, EntityAnswers):
+            found["words"] = self._function(self._answers.of_words, [tf.TensorSpec([None], tf.string, "words")])
         return {**found, ALIASES[self._task.kind]: default} if self._task.kind in ALIASES else found
 
     def numbers_of_rows(

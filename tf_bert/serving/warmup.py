@@ -63,6 +63,8 @@ def _requests(opened: OpenedModel, signatures: Sequence[str]) -> Iterator[tuple[
                 yield signature, {name: tf.constant([value], tf.int32) for name, value in values}
             elif signature == "examples":
                 yield signature, {"examples": [serialized_example(texts)]}
+            elif signature == "words":
+                yield signature, {"words": ["\n".join(texts["text"].split())]}
             else:
                 yield signature, {name: [text] for name, text in texts.items()}
 

@@ -8,6 +8,7 @@ _LONGEST = 300
 # Of TensorFlow's messages: lines before the one that says what is wrong, and the names of operations around it.
 _OTHER_LINES = re.compile(r"Graph execution error|Detected at node|<stack trace|File |\s*$")
 _BEFORE, _AFTER = re.compile(r"^\{\{.*?\}\}\s*"), re.compile(r"\s*\[\[|\s*\[Op:")
+_ASSERTION = re.compile(r"assertion failed: \[(.*)\]")  # around the line of an export's own check
 
 
 class Status(enum.Enum):
@@ -55,5 +56,5 @@ def shown(value: object) -> str:
 def cause_of(error: Exception) -> str:
     """The line of a message, of TensorFlow or of another library, that says what is wrong."""
     lines = [line for line in str(getattr(error, "message", error)).splitlines() if not _OTHER_LINES.match(line)]
-    line = _AFTER.split(_BEFORE.sub("", lines[0]))[0] if lines else ""
-    return line.strip()[:_LONGEST] or type(error).__name__
+    line = _AFTER.split(_BEFORE.sub("", lines[0]))[0].strip() if lines else ""
+    return _ASSERTION.sub(r"\1", line)[:_LONGEST] or type(error).__name__
