@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ner_files import WORDS, ner_lines, write_ner
 
-from tf_bert.errors import InputError, UsageError
+from tf_bert.errors import Diverged, InputError, UsageError
 from tf_bert.finetuning.ner import Entity, Sentence, find_entities, labels_of, read_ner, sentences_of
 from tf_bert.finetuning.ner_tags import Tagged, ner_metrics, repair, tag_spans, to_iob2
 from tf_bert.finetuning.ner_windows import make_ner_windows, word_tags
@@ -345,7 +345,7 @@ def test_logits_that_are_not_finite(tokenizer, value):
     windows, _ = make_ner_windows([sentence], tokenizer, 8)
     logits = np.zeros((4, 3))
     logits[2, 1] = value
-    with pytest.raises(InputError, match=r"x\.txt: line 1: a logit of this sentence is not finite, expected numbers"):
+    with pytest.raises(Diverged, match=r"x\.txt: line 1: a logit of this sentence is not finite, expected numbers"):
         word_tags([sentence], windows, [logits], ("O", "B-A", "I-A"))
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from squad_files import OTHERS, WORDS, squad_question, squad_record, write_squad
 
 from tf_bert.config import VocabTrainConfig
-from tf_bert.errors import InputError, UsageError
+from tf_bert.errors import Diverged, InputError, UsageError
 from tf_bert.finetuning.squad import Answer, Question, read_squad
 from tf_bert.finetuning.squad_decoding import decode_answers
 from tf_bert.finetuning.squad_metric import evaluate_v1, evaluate_v2
@@ -423,7 +423,7 @@ def test_logits_that_are_not_finite(tokenizer, position, value):
     windows = make_squad_windows([question], tokenizer, 32)
     logits = np.zeros(8)
     logits[position] = value
-    with pytest.raises(InputError, match="question 'a': a logit is not finite, expected numbers; the training has div"):
+    with pytest.raises(Diverged, match="question 'a': a logit is not finite, expected numbers; the training has div"):
         list(decode_answers([question], windows, [np.zeros(8)], [logits]))
 
 

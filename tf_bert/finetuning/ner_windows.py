@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tf_bert.errors import InputError, UsageError
+from tf_bert.errors import Diverged, InputError, UsageError
 from tf_bert.finetuning.ner import Sentence
 from tf_bert.finetuning.ner_tags import OUTSIDE, repair
 from tf_bert.finetuning.tables import quoted
@@ -99,13 +99,13 @@ def word_tags(
       labels: label 0 first.
 
     Raises:
-      InputError: if a logit is not finite.
+      Diverged: if a logit is not finite.
     """
     tags = [[OUTSIDE] * len(sentence.words) for sentence in sentences]
     for window, values in zip(windows, logits, strict=True):
         of_words = np.asarray(values)[window.word_positions]
         if not np.isfinite(of_words).all():
-            raise InputError(
+            raise Diverged(
                 f"{_place(sentences, window.sentence_index, window.first_word)}: a logit of this sentence is not "
                 "finite, expected numbers; the training has diverged: lower the learning rate"
             )

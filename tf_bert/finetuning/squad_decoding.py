@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tf_bert.errors import InputError
+from tf_bert.errors import Diverged
 from tf_bert.finetuning.squad import Question
 from tf_bert.finetuning.squad_windows import SquadWindow
 
@@ -72,7 +72,7 @@ def decode_answers(
         an answer has to be given.
 
     Raises:
-      InputError: if a logit is not finite.
+      Diverged: if a logit is not finite.
     """
     of_question: dict[int, list[int]] = {}
     for number, window in enumerate(windows):
@@ -108,7 +108,7 @@ def _decode(
 ) -> Prediction:
     null_score = min(one.null_score for one in scored)
     if not all(np.isfinite(logits).all() for one in scored for logits in one.logits):
-        raise InputError(
+        raise Diverged(
             f"question {question.id!r}: a logit is not finite, expected numbers; the training has diverged: lower the "
             "learning rate"
         )
