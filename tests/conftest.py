@@ -10,6 +10,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LONGEST = [
     "test_pretraining_faults",
+    "test_notebooks",
+    "test_rehearse_endings",
     "test_pretraining",
     "test_finetune_runs",
     "test_train_step",

@@ -10,7 +10,15 @@ import yaml
 from tf_bert import __version__
 from tf_bert.config import PretrainConfig, TrainingConfig, to_dict
 from tf_bert.errors import InputError, UsageError
-from tf_bert.files import atomic_directory, atomic_writer, read_json, reporting_disk_errors, sha256_of, write_json
+from tf_bert.files import (
+    atomic_directory,
+    atomic_writer,
+    read_json,
+    reporting_disk_errors,
+    sha256_of,
+    without_mounts,
+    write_json,
+)
 from tf_bert.models.directory import LINEAGE_FILE, save_model
 from tf_bert.models.pretraining import BertForPretraining
 from tf_bert.pretraining_data.manifest import MANIFEST_FILE
@@ -70,7 +78,7 @@ def _identity(config: dict[str, Any]) -> dict[str, Any]:
     sections = {f"model.{key}": value for key, value in config["model"].items()}
     sections |= {f"training.{key}": config["training"][key] for key in ("seed", "global_batch_size", "precision")}
     sections |= {f"data.{key}": value for key, value in config["data"].items() if key != "data_dir"}
-    sections["init"] = config["init"]
+    sections["init"] = without_mounts(config["init"])
     return {**sections, "data.manifest_sha256": sha256_of(Path(config["data"]["data_dir"]) / MANIFEST_FILE)}
 
 

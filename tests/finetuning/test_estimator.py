@@ -331,6 +331,21 @@ def test_other_weights_to_start_from_are_refused_in_the_same_directory(twice, pl
         BertEstimator(MRPC, at(twice[2]), ROWS_OF_THREE, str(place / "other"))
 
 
+def test_weights_that_an_attempt_of_an_azure_job_sees_elsewhere_are_the_same(place, tmp_path):
+    mounts = [tmp_path / attempt / "cap/data-capability/wd/INPUT_model" for attempt in ("first", "second")]
+    for mount in mounts:
+        mount.parent.mkdir(parents=True)
+        mount.symlink_to(place / "init")
+    train = MRPC.read(str(place / "glue"), "train")
+    first, second = (BertEstimator(MRPC, at(tmp_path / "run"), ROWS_OF_THREE, str(mount)).train(train, max_steps=steps)
+                     for mount, steps in zip(mounts, (1, 2), strict=True))  # fmt: skip
+    assert (first.step, second.step) == (1, 2)
+    other = mounts[1].with_name("INPUT_other")
+    other.symlink_to(place / "init")
+    with pytest.raises(UsageError, match=rf"holds a run with init {mounts[0]}, found {other}; choose"):
+        BertEstimator(MRPC, at(tmp_path / "run"), ROWS_OF_THREE, str(other))
+
+
 def test_other_labels_in_the_same_directory_are_refused_and_another_microbatch_is_not(twice):
     task = dataclasses.replace(MRPC.task, labels=("1", "0"))
     with pytest.raises(UsageError, match=r"holds a run with labels \['0', '1'\], found \['1', '0'\]"):

@@ -17,7 +17,7 @@ import numpy as np
 from tf_bert.config import BertConfig, LearningConfig, RunConfig, to_dict
 from tf_bert.distributed import World
 from tf_bert.errors import InputError, UsageError
-from tf_bert.files import read_json, reporting_disk_errors, write_json
+from tf_bert.files import read_json, reporting_disk_errors, without_mounts, write_json
 from tf_bert.finetuning.evaluations import Evaluations
 from tf_bert.finetuning.family import Family
 from tf_bert.finetuning.metrics import Metrics
@@ -126,7 +126,7 @@ class BertEstimator:
         found = self._identity() | ({} if init is None else {"init": init})
         for key, value in found.items():
             before = earlier["init"]["source"] if key == "init" else earlier.get(key)
-            if before != value:
+            if without_mounts(before) != without_mounts(value):
                 raise UsageError(
                     f"{self.model_dir}: holds a run with {key} {before}, found {value}; choose another "
                     "model_dir, or remove this one to start over"

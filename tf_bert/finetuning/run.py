@@ -14,7 +14,7 @@ from tf_bert import distributed
 from tf_bert.config import FinetuneConfig, LearningConfig, RunConfig, to_dict
 from tf_bert.distributed import World
 from tf_bert.errors import UsageError
-from tf_bert.files import atomic_writer, read_json, write_json
+from tf_bert.files import atomic_writer, read_json, without_mounts, write_json
 from tf_bert.finetuning.entities import EntityFamily
 from tf_bert.finetuning.error_analysis import evaluate_with_answers
 from tf_bert.finetuning.error_page import PAGE_FILE, has_error_page, log_errors, need_error_page, write_error_page
@@ -302,4 +302,4 @@ def _part(config: FinetuneConfig, cls: Any) -> Any:
 def _settings(config: FinetuneConfig) -> dict[str, Any]:
     """All that a result depends on."""
     irrelevant = ("log_every", "checkpoint_every", "keep_checkpoints", "stop_deadline_seconds", "model_dir")
-    return {key: value for key, value in to_dict(config).items() if key not in irrelevant}
+    return {key: without_mounts(value) for key, value in to_dict(config).items() if key not in irrelevant}

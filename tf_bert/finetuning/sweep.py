@@ -16,7 +16,7 @@ from tf_bert import distributed
 from tf_bert.config import FinetuneConfig, SweepConfig, to_dict
 from tf_bert.distributed import World
 from tf_bert.errors import Diverged, InputError, UsageError
-from tf_bert.files import atomic_writer, read_json, reporting_disk_errors, write_json
+from tf_bert.files import atomic_writer, read_json, reporting_disk_errors, without_mounts, write_json
 from tf_bert.finetuning.bandit import falls_behind
 from tf_bert.finetuning.derived import LEARNING_FIELDS, derive
 from tf_bert.finetuning.evaluations import EVALUATIONS_FILE
@@ -99,7 +99,7 @@ class _Sweep:
         return trials[: len(self.runs)]
 
     def _settings(self) -> dict[str, Any]:
-        return {key: value for key, value in to_dict(self.config).items() if key not in _MAY_CHANGE}
+        return {key: without_mounts(value) for key, value in to_dict(self.config).items() if key not in _MAY_CHANGE}
 
     def run(self) -> list[Trial]:
         if self.config.search == "random" and len(self.runs) < self.config.num_runs:
