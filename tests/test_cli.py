@@ -78,6 +78,13 @@ def test_a_mistake_is_one_line_and_an_exit_code(words, code, message, tmp_path):
     assert done.stderr.count("\n") == 1 and done.stdout == ""
 
 
+def test_the_first_word_of_two_shows_its_commands(capsys):
+    assert [main(["vocab", "--help"]), main(["vocab"])] == [0, 2]
+    shown = capsys.readouterr().out.split("commands:")[1].splitlines()
+    assert [line.split()[:2] for line in shown[1:4]] == [["vocab", word] for word in ("train", "extend", "report")]
+    assert shown[4] == ""
+
+
 def test_no_command_shows_the_overview_and_is_wrong_usage(capsys):
     assert cli.main([]) == 2
     assert "usage: tf-bert COMMAND" in capsys.readouterr().out

@@ -41,15 +41,20 @@ COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
 }
 
 
+GROUPS = {name.split()[0] for name in COMMANDS if " " in name}
+"""First words of commands that have two."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the process's exit code (0 done, 1 failed, 2 wrong usage or configuration)."""
     # TensorFlow's start-up notes would bury the one line that matters. A value the user has set stays.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help"):
-        print(_overview())
-        return 0 if words else 2
+    group = words[0] if words and words[0] in GROUPS else None
+    if words[bool(group) :][:1] in ([], ["-h"], ["--help"]):
+        print(_overview(group))
+        return 0 if len(words) > bool(group) else 2
     if words == ["--version"]:
         from tf_bert import __version__
 
@@ -94,14 +99,16 @@ def _find_command(words: Sequence[str]) -> tuple[str, Sequence[str]]:
             return command, words[length:]
     import difflib
 
-    tried = " ".join(words[:2]) if words[0] in {name.split()[0] for name in COMMANDS} else words[0]
+    tried = " ".join(words[:2]) if words[0] in GROUPS else words[0]
     near = difflib.get_close_matches(tried, COMMANDS, n=1)
     suggestion = f"did you mean '{near[0]}'?" if near else f"known commands: {', '.join(COMMANDS)}"
     raise UsageError(f"unknown command '{tried}'; {suggestion}")
 
 
-def _overview() -> str:
-    commands = "\n".join(f"  {name:<17}{text}" for name, (text, _) in COMMANDS.items())
+def _overview(group: str | None) -> str:
+    """All commands, or those of a group."""
+    named = {name: text for name, (text, _) in COMMANDS.items() if group in (None, name.split()[0])}
+    commands = "\n".join(f"  {name:<17}{text}" for name, text in named.items())
     return (
         "usage: tf-bert COMMAND [options]\n\n"
         "Pretrain BERT on your own corpus, finetune it and serve it, with TensorFlow and Keras 3.\n\n"
