@@ -79,7 +79,7 @@ def test_a_mistake_is_one_line_and_an_exit_code(words, code, message, tmp_path):
 
 
 def test_the_first_word_of_two_shows_its_commands(capsys):
-    assert [main(["vocab", "--help"]), main(["vocab"])] == [0, 2]
+    assert [cli.main(["vocab", "--help"]), cli.main(["vocab"])] == [0, 2]
     shown = capsys.readouterr().out.split("commands:")[1].splitlines()
     assert [line.split()[:2] for line in shown[1:4]] == [["vocab", word] for word in ("train", "extend", "report")]
     assert shown[4] == ""
