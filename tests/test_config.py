@@ -9,6 +9,7 @@ import pytest
 
 from tf_bert import config
 from tf_bert.config import BertConfig, PrepareConfig, PretrainConfig, TrainingConfig, accumulation_steps, load
+from tf_bert.config.mounts import without_mounts
 from tf_bert.errors import InputError, UsageError
 
 
@@ -164,3 +165,16 @@ def test_the_configuration_reference_is_up_to_date():
     script = Path(__file__).parent.parent / "scripts" / "write_configuration.py"
     namespace = runpy.run_path(str(script))
     assert namespace["PATH"].read_text(encoding="utf-8") == namespace["render"](), f"run python {script.name}"
+
+
+def test_settings_of_two_attempts_of_an_azure_job_are_the_same():
+    first, second = (
+        {
+            "init": f"/mnt/azureml/cr/j/{job}/cap/data-capability/wd/INPUT_model/base",
+            "files": (f"{job}.csv", f"/mnt/azureml/cr/j/{job}/cap/data-capability/wd/INPUT_data/a.csv"),
+            "seeds": 3,
+        }
+        for job in ("1f", "9a")
+    )
+    assert without_mounts(first) == {"init": "INPUT_model/base", "files": ["1f.csv", "INPUT_data/a.csv"], "seeds": 3}
+    assert {key for key in first if without_mounts(first)[key] != without_mounts(second)[key]} == {"files"}

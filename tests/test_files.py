@@ -6,7 +6,7 @@ import os
 import pytest
 
 from tf_bert.errors import InputError
-from tf_bert.files import atomic_directory, atomic_writer, read_json, sha256_of, without_mounts, write_json
+from tf_bert.files import atomic_directory, atomic_writer, read_json, sha256_of, write_json
 
 
 def test_a_failed_write_leaves_what_was_there_and_nothing_else(tmp_path):
@@ -68,16 +68,3 @@ def test_the_hash_is_that_of_the_bytes(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     # FIPS 180-2, appendix B.1
     assert sha256_of(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-
-
-def test_settings_of_two_attempts_of_an_azure_job_are_the_same():
-    first, second = (
-        {
-            "init": f"/mnt/azureml/cr/j/{job}/cap/data-capability/wd/INPUT_model/base",
-            "files": (f"{job}.csv", f"/mnt/azureml/cr/j/{job}/cap/data-capability/wd/INPUT_data/a.csv"),
-            "seeds": 3,
-        }
-        for job in ("1f", "9a")
-    )
-    assert without_mounts(first) == {"init": "INPUT_model/base", "files": ["1f.csv", "INPUT_data/a.csv"], "seeds": 3}
-    assert {key for key in first if without_mounts(first)[key] != without_mounts(second)[key]} == {"files"}

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -18,19 +17,6 @@ from safetensors.numpy import save_file
 from tf_bert.errors import InputError
 
 PARTIAL_SUFFIX = ".partial"  # nothing that a reader looks for ends with it
-# Azure Machine Learning mounts what a job reads and writes below such a folder, which every attempt has elsewhere.
-_MOUNTS = re.compile(r"/\S*/cap/data-capability/wd/")
-
-
-def without_mounts(value: Any) -> Any:
-    """Settings, in whatever nesting, whose paths say the same in every attempt of a job; for telling runs apart."""
-    if isinstance(value, str):
-        return _MOUNTS.sub("", value)
-    if isinstance(value, Mapping):
-        return {key: without_mounts(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_mounts(inner) for inner in value]
-    return value
 
 
 @contextlib.contextmanager

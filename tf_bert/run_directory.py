@@ -9,6 +9,7 @@ import yaml
 
 from tf_bert import __version__
 from tf_bert.config import PretrainConfig, TrainingConfig, to_dict
+from tf_bert.config.mounts import without_mounts
 from tf_bert.errors import InputError, UsageError
 from tf_bert.files import (
     atomic_directory,
@@ -16,7 +17,6 @@ from tf_bert.files import (
     read_json,
     reporting_disk_errors,
     sha256_of,
-    without_mounts,
     write_json,
 )
 from tf_bert.models.directory import LINEAGE_FILE, save_model

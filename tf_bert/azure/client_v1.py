@@ -12,6 +12,7 @@ from tf_bert.azure.job import JobFile, ModelPart
 from tf_bert.azure.pipeline import PipelineFile
 from tf_bert.azure.runs import Cluster, Run, Trial
 from tf_bert.azure.sdk_v1 import build, job_of, output_place
+from tf_bert.azure.sdks import one_line
 from tf_bert.azure.workspace import WorkspaceName
 from tf_bert.errors import InputError
 
@@ -163,5 +164,4 @@ def _azure_errors() -> Iterator[None]:
     try:
         yield
     except (AzureMLException, AzureError, RequestException) as error:
-        text = getattr(error, "message", None) or error
-        raise InputError(f"Azure: {' '.join(str(text).split())[:500]}") from error
+        raise InputError(f"Azure: {one_line(error)}") from error

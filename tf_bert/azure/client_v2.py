@@ -10,7 +10,8 @@ from typing import Any
 from tf_bert.azure.job import JobFile, ModelPart
 from tf_bert.azure.pipeline import PipelineFile
 from tf_bert.azure.runs import Cluster, Run, Trial
-from tf_bert.azure.sdk_v2 import load_endpoint, load_model, load_work, one_line, quiet_sdk, write_files
+from tf_bert.azure.sdk_v2 import load_endpoint, load_model, load_work, quiet_sdk, write_files
+from tf_bert.azure.sdks import one_line
 from tf_bert.azure.workspace import WorkspaceName
 from tf_bert.errors import InputError
 

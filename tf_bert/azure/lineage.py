@@ -1,10 +1,10 @@
 """Where a run on Azure came from, as tags that it keeps: the version, the commit, the job's file."""
 
-import hashlib
 import subprocess
 from pathlib import Path
 
 from tf_bert import __version__
+from tf_bert.files import sha256_of
 
 JOB_TAG = "tf_bert_job"  # by which the runs of a job are found again
 
@@ -21,7 +21,7 @@ def lineage_of(name: str, path: Path) -> dict[str, str]:
         JOB_TAG: name,
         "tf_bert_version": __version__,
         "job_file": path.name,
-        "job_file_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "job_file_sha256": sha256_of(path),
     }
     if commit := _git(path.parent, "rev-parse", "HEAD"):
         dirty = "-dirty" if _git(path.parent, "status", "--porcelain") else ""

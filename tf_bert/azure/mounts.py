@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tf_bert.azure.job import DATASTORE_PATH, JobFile, JobInput
+from tf_bert.config.mounts import MOUNTS_PATH
 from tf_bert.errors import InputError, UsageError
 from tf_bert.files import reporting_disk_errors
 
-MOUNTS_DIR = Path("cap/data-capability/wd")
+MOUNTS_DIR = Path(MOUNTS_PATH)
 
 Seen = tuple[tuple[str, int, int], ...]
 """Path, bytes and time of the last change in nanoseconds of every file."""

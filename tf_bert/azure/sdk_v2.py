@@ -11,6 +11,7 @@ import yaml
 from tf_bert.azure.definitions import JOB_FILE, definitions, model_definition
 from tf_bert.azure.job import JobFile, ModelPart
 from tf_bert.azure.pipeline import PipelineFile
+from tf_bert.azure.sdks import one_line
 from tf_bert.errors import InputError, UsageError
 from tf_bert.files import atomic_writer
 
@@ -96,8 +97,3 @@ def _refusals(path: Path) -> Iterator[None]:
         yield
     except (MlException, ValidationError) as error:
         raise UsageError(f"{path}: Azure's SDK refuses it: {one_line(error)}") from error
-
-
-def one_line(error: Exception) -> str:
-    """What an error of the SDK says, without its line breaks."""
-    return " ".join(str(getattr(error, "message", None) or error).split())[:500]

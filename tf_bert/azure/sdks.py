@@ -20,26 +20,33 @@ def require_sdk(sdk: Sdk) -> None:
         which happens where both SDKs are installed into one environment.
     """
     for package in _PACKAGES[sdk]:
-        try:
-            importlib.metadata.distribution(package)
-        except importlib.metadata.PackageNotFoundError:
+        if not _is_installed(package):
             raise InputError(
                 f"Azure's SDK {sdk} is not installed: {package} is missing; pip install 'tf_bert[{_EXTRAS[sdk]}]', in "
                 "an environment without the other SDK"
-            ) from None
+            )
     other: Sdk = "v2" if sdk == "v1" else "v1"
     for package in _PACKAGES[sdk]:
         if conflict := _conflict(package):
-            both = f"; SDK {other} is here too, and each wants other versions" if _is_installed(other) else ""
+            both = (
+                f"; SDK {other} is here too, and each wants other versions"
+                if _is_installed(_PACKAGES[other][0])
+                else ""
+            )
             raise InputError(
                 f"Azure's SDK {sdk} cannot be used: {conflict}{both}; make an environment of its own and pip install "
                 f"'tf_bert[{_EXTRAS[sdk]}]' there"
             )
 
 
-def _is_installed(sdk: Sdk) -> bool:
+def one_line(error: Exception) -> str:
+    """What an error of an SDK says, without its line breaks."""
+    return " ".join(str(getattr(error, "message", None) or error).split())[:500]
+
+
+def _is_installed(package: str) -> bool:
     try:
-        importlib.metadata.distribution(_PACKAGES[sdk][0])
+        importlib.metadata.distribution(package)
     except importlib.metadata.PackageNotFoundError:
         return False
     return True

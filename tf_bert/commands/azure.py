@@ -1,7 +1,7 @@
 """Commands about Azure Machine Learning: sending jobs, and looking after them."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,11 +38,10 @@ def sweep(arguments: Sequence[str]) -> None:
     if not options.results:
         _send(work, options)
         return
-    from tf_bert.azure.submission import find_run, trials
+    from tf_bert.azure.submission import trials
 
     file = _job_of(work)
-    client = _target(options).connect(file.path.parent)
-    for trial in trials(file, client, find_run(file, client, options.run)):
+    for trial in trials(file, *_find(file, options)):
         metric = "-" if trial.metric is None else f"{trial.metric:.4f}"
         values = ", ".join(f"{name} {value}" for name, value in trial.values.items())
         print(f"{metric}  {trial.run.name}: {trial.run.status}: {values}")
@@ -52,7 +51,7 @@ def status(arguments: Sequence[str]) -> None:
     parser = _parser("status", "Tell how the newest run of a job is doing.")
     _add_run(parser)
     options, _ = _parse(parser, arguments)
-    _, run = _find(options)
+    _, run = _find(_read(options.job), options)
     print(f"{run.name}: {run.status}")
     print(run.url)
 
@@ -61,7 +60,7 @@ def logs(arguments: Sequence[str]) -> None:
     parser = _parser("logs", "Show the log of the newest run of a job, until it has ended.")
     _add_run(parser)
     options, _ = _parse(parser, arguments)
-    client, run = _find(options)
+    client, run = _find(_read(options.job), options)
     client.follow_logs(run.name)
 
 
@@ -73,12 +72,12 @@ def download(arguments: Sequence[str]) -> None:
     options, _ = _parse(parser, arguments)
     from tf_bert.azure.job import JobFile
 
-    work = _read(options.job, {})
+    work = _read(options.job)
     file = work if isinstance(work, JobFile) else None
     if options.output is not None and (file is None or options.output not in file.job.outputs):
         known = ", ".join(file.job.outputs) if file else "none, as it is a pipeline"
         raise UsageError(f"--output: {options.job} has no output {options.output}; it has {known or 'none'}")
-    client, run = _find(options)
+    client, run = _find(work, options)
     directory = Path(options.to) if options.to else Path("runs/azure") / run.name
     client.download(run.name, options.output, file, directory)
     print(f"{directory}: {options.output or 'logs and outputs'} of {run.name}")
@@ -88,7 +87,7 @@ def cancel(arguments: Sequence[str]) -> None:
     parser = _parser("cancel", "End the newest run of a job.")
     _add_run(parser)
     options, _ = _parse(parser, arguments)
-    client, run = _find(options)
+    client, run = _find(_read(options.job), options)
     client.cancel(run.name)
     print(f"{run.name}: is being canceled")
 
@@ -97,11 +96,10 @@ def register(arguments: Sequence[str]) -> None:
     parser = _parser("register", "Make a model of what the newest run of a job, or the best of a sweep, has written.")
     _add_run(parser)
     options, _ = _parse(parser, arguments)
-    from tf_bert.azure.submission import find_run, register
+    from tf_bert.azure.submission import register
 
-    file = _job_of(_read(options.job, {}))
-    client = _target(options).connect(file.path.parent)
-    print(f"{register(file, client, find_run(file, client, options.run))}: registered")
+    file = _job_of(_read(options.job))
+    print(f"{register(file, *_find(file, options))}: registered")
 
 
 def deploy(arguments: Sequence[str]) -> None:
@@ -153,7 +151,7 @@ def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[A
     return options, parse_overrides(others)
 
 
-def _read(path: str, overrides: dict[str, Any]) -> "JobFile | PipelineFile":
+def _read(path: str, overrides: Mapping[str, Any] | None = None) -> "JobFile | PipelineFile":
     from tf_bert.azure.pipeline import read_job_or_pipeline
 
     return read_job_or_pipeline(Path(path), overrides)
@@ -180,11 +178,10 @@ def _target(options: argparse.Namespace) -> "Target":
     return Target(options.sdk, {key: getattr(options, key) for key in keys})
 
 
-def _find(options: argparse.Namespace) -> tuple[Any, Any]:
+def _find(work: "JobFile | PipelineFile", options: argparse.Namespace) -> tuple[Any, Any]:
     """The workspace's client, and the run that is meant."""
     from tf_bert.azure.submission import find_run
 
-    work = _read(options.job, {})
     client = _target(options).connect(work.path.parent)
     return client, find_run(work, client, options.run)
 

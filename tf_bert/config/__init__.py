@@ -2,7 +2,7 @@
 
 `preparation.py` and `quality.py` are about data, `settings.py`, `optimization.py` and `stages.py` about models and
 runs, `finetuning.py` about finetuning, `sweep.py` about sweeps of it, `serving.py` about the local server; `reading.py`
-reads them all.
+reads them all, and `mounts.py` knows which part of a path an attempt of a job does not share with the next.
 """
 
 from tf_bert.config.finetuning import (

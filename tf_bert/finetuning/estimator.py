@@ -15,9 +15,10 @@ import keras
 import numpy as np
 
 from tf_bert.config import BertConfig, LearningConfig, RunConfig, to_dict
+from tf_bert.config.mounts import without_mounts
 from tf_bert.distributed import World
 from tf_bert.errors import InputError, UsageError
-from tf_bert.files import read_json, reporting_disk_errors, without_mounts, write_json
+from tf_bert.files import read_json, reporting_disk_errors, write_json
 from tf_bert.finetuning.evaluations import Evaluations
 from tf_bert.finetuning.family import Family
 from tf_bert.finetuning.metrics import Metrics

@@ -12,9 +12,10 @@ from typing import IO, Any, Literal
 
 from tf_bert import distributed
 from tf_bert.config import FinetuneConfig, LearningConfig, RunConfig, to_dict
+from tf_bert.config.mounts import without_mounts
 from tf_bert.distributed import World
 from tf_bert.errors import UsageError
-from tf_bert.files import atomic_writer, read_json, without_mounts, write_json
+from tf_bert.files import atomic_writer, read_json, write_json
 from tf_bert.finetuning.entities import EntityFamily
 from tf_bert.finetuning.error_analysis import evaluate_with_answers
 from tf_bert.finetuning.error_page import PAGE_FILE, has_error_page, log_errors, need_error_page, write_error_page

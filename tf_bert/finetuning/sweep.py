@@ -14,9 +14,10 @@ import pydantic
 
 from tf_bert import distributed
 from tf_bert.config import FinetuneConfig, SweepConfig, to_dict
+from tf_bert.config.mounts import without_mounts
 from tf_bert.distributed import World
 from tf_bert.errors import Diverged, InputError, UsageError
-from tf_bert.files import atomic_writer, read_json, reporting_disk_errors, without_mounts, write_json
+from tf_bert.files import atomic_writer, read_json, reporting_disk_errors, write_json
 from tf_bert.finetuning.bandit import falls_behind
 from tf_bert.finetuning.derived import LEARNING_FIELDS, derive
 from tf_bert.finetuning.evaluations import EVALUATIONS_FILE

@@ -44,8 +44,9 @@ def build_optimizer(
         "epsilon": config.epsilon,
         "name": config.name,
     }
-    optimizer: keras.optimizers.Optimizer
-    optimizer = (Lamb if config.name == "lamb" else AdamW)(bias_correction=config.bias_correction, **settings)
+    optimizer: keras.optimizers.Optimizer = (Lamb if config.name == "lamb" else AdamW)(
+        bias_correction=config.bias_correction, **settings
+    )
     optimizer.exclude_from_weight_decay(var_list=excluded_from_decay(variables))
     # Keras sums gradients over the replicas of a tf.distribute strategy here, and there is none; but what it leaves in
     # the graph registers a gradient for good, and no graph, nor any variable that it has seen, would ever be freed.
