@@ -1,5 +1,6 @@
 """Fixtures shared by all rooms: the real dump excerpt, and real data that lies beside the checkout, if it does."""
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Where mlflow sets up its logging, all handlers are closed, and absl's then closes the stream that it has: pytest's own.
+os.environ["MLFLOW_CONFIGURE_LOGGING"] = "false"
 
 LONGEST = [
     "test_pretraining_faults",

@@ -89,6 +89,8 @@ def test_a_deadline_that_is_over_before_the_save_leaves_the_last_checkpoint(twin
     output_dir = tmp_path / "late"
     process = start(data_dir, output_dir, **{"cadence.stop_deadline_seconds": 1e-6, "cadence.checkpoint_every": 15})
     wait_for_line(process, "step 20/")
+    # It is saved beside the steps, and may not be there yet.
+    wait_for((output_dir / "checkpoints" / "step-00000015").exists, process)
     process.send_signal(signal.SIGTERM)
     lines = our_lines(process.communicate()[0])
     assert process.returncode == 1
