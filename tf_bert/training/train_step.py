@@ -15,6 +15,7 @@ from tf_bert.distributed import World
 from tf_bert.training.losses import Objective
 
 Batch = Mapping[str, tf.Tensor]
+Gradient = tf.Tensor | tf.IndexedSlices
 
 RECENT_LOSSES = 100
 """Losses of the last updates whose median a spike is held against."""
@@ -138,10 +139,10 @@ class Trainer(keras.Model):
         """Gradients and loss sums over this rank's microbatches, added up in float32."""
         accumulation_steps = next(iter(batch.values())).shape[0]
 
-        def run(i: Any) -> list[tf.Tensor]:
+        def run(i: Any) -> list[Gradient]:
             return self._microstep({name: value[i] for name, value in batch.items()}, weights)
 
-        totals = run(0)
+        totals = [tf.convert_to_tensor(term) for term in run(0)]
         if accumulation_steps > 1:
             # The loop's first forward pass needs no totals: unless told to wait, it runs beside that of microbatch 0,
             # and memory must hold the activations of both.
@@ -149,15 +150,15 @@ class Trainer(keras.Model):
                 second = tf.constant(1)
             _, totals = tf.while_loop(
                 lambda i, _: i < accumulation_steps,
-                lambda i, totals: (i + 1, [total + more for total, more in zip(totals, run(i), strict=True)]),
+                lambda i, totals: (i + 1, [_add(total, more) for total, more in zip(totals, run(i), strict=True)]),
                 (second, totals),
                 parallel_iterations=1,
             )
         count = len(self.model.trainable_variables)
         return totals[:count], totals[count:]
 
-    def _forward_backward(self, microbatch: Batch, weights: list[tf.Tensor]) -> list[tf.Tensor]:
-        """Gradients of one microbatch's part of the loss, then its loss sums and its correct sums."""
+    def _forward_backward(self, microbatch: Batch, weights: list[tf.Tensor]) -> list[Gradient]:
+        """Gradients of one microbatch's part of the loss, then its loss sums and its correct sums, in float32."""
         variables = [variable.value for variable in self.model.trainable_variables]
         with tf.GradientTape() as tape:
             terms = self.objective.terms(self.model, microbatch, training=True)
@@ -167,7 +168,7 @@ class Trainer(keras.Model):
             loss = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         sums = [term.loss_sum for term in terms] + [term.correct_sum for term in terms]
-        return [tf.cast(tf.convert_to_tensor(gradient), "float32") for gradient in gradients] + sums
+        return [tf.cast(gradient, "float32") for gradient in gradients] + sums
 
     def _apply(self, gradients: list[tf.Tensor], is_finite: tf.Tensor) -> None:
         """Unscales, clips and updates, in that order; gradients that are not finite change no weight."""
@@ -205,6 +206,13 @@ class Trainer(keras.Model):
             totals = [total + more for total, more in zip(totals, self._evaluation_step(batch), strict=True)]
         totals = self.world.all_reduce_sum(totals)
         return {name: float(value) for name, value in self._averages(totals[:count], totals[count:]).items()}
+
+
+def _add(total: tf.Tensor, more: Gradient) -> tf.Tensor:
+    """The sum; of a table's rows only those that a microbatch has looked up are touched, and in place."""
+    if isinstance(more, tf.IndexedSlices):
+        return tf.tensor_scatter_nd_add(total, more.indices[:, tf.newaxis], more.values)
+    return total + more
 
 
 def _median(losses: tf.Tensor) -> tf.Tensor:
