@@ -20,7 +20,10 @@ class BertEmbeddings(BertLayer):
     def build(self, input_ids_shape: Any = None) -> None:
         def table(rows: int, name: str) -> keras.Variable:
             return self.add_weight(
-                shape=(rows, self.config.hidden_size), initializer=initializer(self.config, in_encoder=True), name=name
+                shape=(rows, self.config.hidden_size),
+                initializer=initializer(self.config, in_encoder=True),
+                autocast=False,
+                name=name,
             )
 
         self.token_embedding = table(self.config.vocab_size, "token_embedding")
@@ -39,12 +42,17 @@ class BertEmbeddings(BertLayer):
         Returns:
           [batch, length, hidden_size] in the compute dtype.
         """
+
+        def look_up(table: Any, ids: Any) -> Any:
+            # Rows are cast, not the table: its gradient then has the rows that were looked up, in float32.
+            return ops.cast(ops.take(table, ids, axis=0), self.compute_dtype)
+
         # A matrix product with one-hot rows has a dense gradient of two rows; a gather's would be a scatter over
         # every token of the batch.
         segments = ops.one_hot(segment_ids, self.config.type_vocab_size, dtype=self.compute_dtype)
         embedded = (
-            ops.take(self.token_embedding, input_ids, axis=0)
-            + ops.take(self.position_embedding, position_ids, axis=0)
-            + ops.matmul(segments, self.segment_embedding)
+            look_up(self.token_embedding, input_ids)
+            + look_up(self.position_embedding, position_ids)
+            + ops.matmul(segments, ops.cast(self.segment_embedding, self.compute_dtype))
         )
         return dropout(self.layer_norm(embedded), self.config.hidden_dropout_prob, dropout_seed)
