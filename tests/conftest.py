@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Where mlflow sets up its logging, all handlers are closed, and absl's then closes the stream that it has: pytest's own.
+# Where mlflow sets up its logging, all handlers are closed, and absl's then closes its stream, which is pytest's own.
 os.environ["MLFLOW_CONFIGURE_LOGGING"] = "false"
 
 LONGEST = [

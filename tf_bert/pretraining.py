@@ -209,7 +209,7 @@ def _pretrain(stage: StageRun, world: World, watchdog: Watchdog) -> bool:
             log.line(_evaluation_line(step, values, manifest))
             if log.enabled:
                 batch = next(iter(held_out))
-                guesses = guesses_table(model, batch, tokenizer.vocabulary.tokens.__getitem__, tokenizer.to_text)
+                guesses = guesses_table(model, batch, tokenizer.vocabulary.tokens, tokenizer.to_text)
                 log.text(step, "validation/guesses", guesses)
 
     def save(step: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 def guesses_table(
     model: keras.Model,
     batch: Mapping[str, Any],
-    token_of: Callable[[int], str],
+    tokens: Sequence[str],
     to_text: Callable[[Sequence[int]], str],
     rows: int = 4,
     masks_per_row: int = 3,
@@ -21,14 +21,15 @@ def guesses_table(
     Args:
       model: gives `masked_lm_logits`.
       batch: one packed batch, see `BertEncoder.call`.
-      token_of, to_text: turn one id, or several, into text.
+      tokens: the vocabulary, of at most as many tokens as the model has scores: only these are guessed.
+      to_text: turns ids into text.
       rows, masks_per_row, guesses: how much to show.
 
     Returns:
       Columns: the words around the mask, the right token, the best guesses with their probabilities.
     """
     few = {name: np.asarray(value)[:rows] for name, value in batch.items()}
-    logits = np.asarray(model(few, training=False)["masked_lm_logits"])
+    logits = np.asarray(model(few, training=False)["masked_lm_logits"])[..., : len(tokens)]
     lines = ["| text | right | guesses |", "|---|---|---|"]
     for row in range(len(logits)):
         ids = few["input_ids"][row]
@@ -42,8 +43,8 @@ def guesses_table(
             best = np.argsort(-probabilities)[:guesses]
             cells = (
                 f"{to_text(before.tolist())} **[?]** {to_text(after.tolist())}",
-                token_of(int(few["masked_lm_ids"][row, slot])),
-                ", ".join(f"{token_of(int(token))} {probabilities[token]:.0%}" for token in best),
+                tokens[few["masked_lm_ids"][row, slot]],
+                ", ".join(f"{tokens[token]} {probabilities[token]:.0%}" for token in best),
             )
             lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
     return "\n".join(lines)
