@@ -14,27 +14,20 @@ import bz2
 import json
 import os
 import platform
-import random
 import statistics
 import tempfile
 import time
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from official.nlp.data import create_pretraining_data as peer
-from official.nlp.tools.tokenization import FullTokenizer
+from inputs import EXCERPT, peer_records, read_texts, write_inputs
 
-from tf_bert.config import CorpusConfig, PrepareConfig, QualityConfig, VocabTrainConfig
-from tf_bert.corpus.reader import read_documents
-from tf_bert.corpus.sentences import SentenceSplitter
+from tf_bert.config import PrepareConfig, QualityConfig
 from tf_bert.pretraining_data.build import build
-from tf_bert.tokenization.vocab import train_vocabulary
 
 LENGTH, PREDICTIONS = 512, 77
-EXCERPT = "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
 
 
 def seconds(function) -> float:
@@ -56,17 +49,12 @@ class Measurements:
     def __init__(self, directory: Path, copies: int) -> None:
         self.directory = directory
         self.runs = 0
-        excerpt = Path(find_spec("gensim").origin).parent / "test" / "test_data" / EXCERPT
         self.dump = directory / "dump.xml.bz2"
-        self.dump.write_bytes(bz2.compress(repeat_pages(bz2.decompress(excerpt.read_bytes()), copies)))
-        documents = [document.text for document in read_documents(CorpusConfig(input=str(self.dump)))]
-        split = SentenceSplitter(CorpusConfig(input="unused")).split
-        self.text = directory / "sentences.txt"
-        self.text.write_text("\n\n".join("\n".join(split(text)) for text in documents), encoding="utf-8")
+        self.dump.write_bytes(bz2.compress(repeat_pages(bz2.decompress(EXCERPT.read_bytes()), copies)))
+        texts = read_texts(self.dump)
+        self.text, self.vocab = write_inputs(texts, directory)
         self.paragraphs = directory / "paragraphs.txt"
-        self.paragraphs.write_text("\n\n".join(documents), encoding="utf-8")
-        self.vocab = directory / "vocab.txt"
-        train_vocabulary(lambda: documents, VocabTrainConfig(input="unused", vocab_size=8000)).save(self.vocab)
+        self.paragraphs.write_text("\n\n".join(texts), encoding="utf-8")
         self.fill = self.peer_fill = 0.0
 
     def _build(self, source: Path, splitter: str) -> None:
@@ -98,14 +86,7 @@ class Measurements:
 
     def peer_from_sentences(self) -> None:
         """The same text, tf-models -> masked, padded records."""
-        tokenizer = FullTokenizer(str(self.vocab), do_lower_case=True)
-        text_of = peer.get_processor_text_fn(False, True)
-        instances = peer.create_training_instances(
-            [str(self.text)], tokenizer, text_of, LENGTH, 1, 0.1, 0.15, PREDICTIONS, random.Random(1)
-        )
-        files = [str(self.directory / "peer.tfrecord")]
-        peer.write_instance_to_example_files(instances, tokenizer, LENGTH, PREDICTIONS, files, False, False)
-        self.peer_fill = sum(len(instance.tokens) for instance in instances) / (LENGTH * len(instances))
+        self.peer_fill = peer_records(self.text, self.vocab, self.directory / "peer.tfrecord", LENGTH, PREDICTIONS)
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ distances larger than that.
 
 import argparse
 import os
-import random
 import tempfile
 from pathlib import Path
 
@@ -19,9 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import tensorflow as tf
-from official.nlp.data import create_pretraining_data as peer
-from official.nlp.tools.tokenization import FullTokenizer
-from prepare import Measurements
+from inputs import EXCERPT, peer_records, read_texts, write_inputs
 
 from tf_bert.config import PrepareConfig
 from tf_bert.pretraining_data.build import build
@@ -95,27 +92,17 @@ def main() -> None:
     length, predictions = options.max_seq_length, round(0.16 * options.max_seq_length)
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
-        inputs = Measurements(root)
-        tokenizer = FullTokenizer(str(inputs.vocab), do_lower_case=True)
-        instances = peer.create_training_instances(
-            [str(inputs.text)],
-            tokenizer,
-            peer.get_processor_text_fn(False, True),
-            length,
-            options.passes,
-            options.short_seq_prob,
-            0.15,
-            predictions,
-            random.Random(1),
-            do_whole_word_mask=options.whole_words,
-        )
+        sentences, vocab = write_inputs(read_texts(EXCERPT), root)
         files = [str(root / "peer.tfrecord")]
-        peer.write_instance_to_example_files(instances, tokenizer, length, predictions, files, False, False)
+        peer_records(
+            sentences, vocab, Path(files[0]), length, predictions, passes=options.passes,
+            short_seq_prob=options.short_seq_prob, whole_words=options.whole_words,
+        )  # fmt: skip
         build(
             PrepareConfig(
-                input=str(inputs.text),
+                input=str(sentences),
                 output_dir=str(root / "ours"),
-                vocab=str(inputs.vocab),
+                vocab=str(vocab),
                 max_seq_length=length,
                 row_format="original",
                 dupe_factor=options.passes,
@@ -126,7 +113,7 @@ def main() -> None:
                 sentence_splitter="line",
             )
         )
-        vocabulary = Vocabulary.load(inputs.vocab)
+        vocabulary = Vocabulary.load(vocab)
         ours = read_records(sorted(str(path) for path in (root / "ours").glob("train-*")), length, predictions)
         theirs = read_records(files, length, predictions)
     left, right = statistics_of(ours, vocabulary), statistics_of(theirs, vocabulary)

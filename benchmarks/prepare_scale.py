@@ -22,15 +22,10 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
-from tf_bert.config import CorpusConfig, VocabTrainConfig
-from tf_bert.corpus.reader import read_documents
-from tf_bert.corpus.sentences import SentenceSplitter
-from tf_bert.tokenization.vocab import train_vocabulary
+from inputs import EXCERPT, read_texts, sentences_of, write_inputs
 
-EXCERPT = "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
 LENGTH = 512
 
 
@@ -115,14 +110,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="timed runs with one and two workers (default: 3)")
     parser.add_argument("--json", type=Path, help="write the numbers there too")
     options = parser.parse_args()
-    dump = Path(find_spec("gensim").origin).parent / "test" / "test_data" / EXCERPT
-    documents = [document.text for document in read_documents(CorpusConfig(input=str(dump)))]
-    split = SentenceSplitter(CorpusConfig(input="unused")).split
-    sentences = [sentence for text in documents for sentence in split(text)]
+    texts = read_texts(EXCERPT)
+    sentences = [sentence for text in texts for sentence in sentences_of(text)]
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
-        vocab, small, large = root / "vocab.txt", root / "small.txt", root / "large.txt"
-        train_vocabulary(lambda: documents, VocabTrainConfig(input="unused", vocab_size=8000)).save(vocab)
+        _, vocab = write_inputs(texts, root)
+        small, large = root / "small.txt", root / "large.txt"
         write_text(small, sentences, options.megabytes, seed=1)
         write_text(large, sentences, 10 * options.megabytes, seed=2)
         runs: dict[tuple[Path, int], list[Usage]] = {}

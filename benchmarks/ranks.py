@@ -16,12 +16,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
+
+from inputs import EXCERPT
 
 from tf_bert.run_log import METRICS_FILE, read_metrics
 
-EXCERPT = "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
 MICROBATCH = 8
 ACCUMULATIONS = (1, 8, 32)
 WARM_UP = 2  # updates before those that are measured
@@ -42,10 +42,9 @@ def finish(process: subprocess.Popen[bytes]) -> None:
 
 def prepare(directory: Path) -> Path:
     """Makes the data directory."""
-    dump = Path(find_spec("gensim").origin).parent / "test" / "test_data" / EXCERPT
     vocab, data = directory / "vocab.txt", directory / "data"
-    finish(start("vocab", "train", "--input", dump, "--vocab_size", 4000, "--output", vocab))
-    finish(start("prepare", "--input", dump, "--vocab", vocab, "--output_dir", data, "--max_seq_length", 64))
+    finish(start("vocab", "train", "--input", EXCERPT, "--vocab_size", 4000, "--output", vocab))
+    finish(start("prepare", "--input", EXCERPT, "--vocab", vocab, "--output_dir", data, "--max_seq_length", 64))
     return data
 
 
