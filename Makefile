@@ -41,7 +41,7 @@ format: $(SET_UP) ## mend style where ruff can
 lock: $(UV)/bin/uv ## resolve requirements.lock anew for Python 3.10 to 3.12
 	HOROVOD_WITHOUT_PYTORCH=1 $(UV)/bin/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.10 \
 		--extra horovod --extra interop --extra glue --extra serving --extra onnx --extra azure --extra azureml \
-		--extra dask --extra mpi --extra dedup --extra plots --extra notebooks --extra dev --no-emit-package horovod \
+		--extra dask --extra mpi --extra dedup --extra plots --extra notebooks --extra jax --extra dev --no-emit-package horovod \
 		--custom-compile-command "make lock" --output-file requirements.lock
 
 clean: ## remove what set-up and the tools made (.venv, .cache); runs and data stay

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import keras
 from keras import ops
 
 from tf_bert.config import BertConfig
@@ -58,17 +59,26 @@ class SelfAttention(BertLayer):
         """
         length, heads = ops.shape(hidden_states)[1], self.config.num_attention_heads
         head_size = self.config.hidden_size // heads
-
-        def split_heads(x: Any) -> Any:
-            return ops.transpose(ops.reshape(x, (-1, length, heads, head_size)), (0, 2, 1, 3))
-
         # Split on the last axis: indexing a fused tensor on another axis costs a strided-slice gradient.
-        query, key, value = (split_heads(x) for x in ops.split(self.query_key_value(hidden_states), 3, axis=-1))
-        query = query * (1.0 / math.sqrt(head_size))
+        query, key, value = (
+            ops.reshape(x, (-1, length, heads, head_size))
+            for x in ops.split(self.query_key_value(hidden_states), 3, axis=-1)
+        )
+        rate = self.config.attention_probs_dropout_prob
+        if keras.config.backend() == "jax" and (dropout_seed is None or rate == 0.0):
+            # Flash attention (Dao et al. 2022) where the device has it, which drops nothing.
+            context = ops.dot_product_attention(query, key, value, bias=bias)
+        else:
+            context = self._attend(query, key, value, bias, dropout_seed)
+        return self.output_projection(ops.reshape(context, (-1, length, self.config.hidden_size)))
+
+    def _attend(self, query: Any, key: Any, value: Any, bias: Any, dropout_seed: Any | None) -> Any:
+        """Sums of values [batch, length, heads, head size], weighted by a softmax in float32."""
+        query, key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in (query, key, value))
+        query = query * (1.0 / math.sqrt(query.shape[-1]))
         logits = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
         # Keras hands `bias` over in the compute dtype, in which 0 and a large negative number lose nothing.
         logits = ops.cast(logits, "float32") + ops.cast(bias, "float32")
         probabilities = ops.cast(ops.softmax(logits, axis=-1), self.compute_dtype)
         probabilities = dropout(probabilities, self.config.attention_probs_dropout_prob, dropout_seed)
-        context = ops.transpose(ops.matmul(probabilities, value), (0, 2, 1, 3))
-        return self.output_projection(ops.reshape(context, (-1, length, self.config.hidden_size)))
+        return ops.transpose(ops.matmul(probabilities, value), (0, 2, 1, 3))

@@ -5,7 +5,7 @@ global batch. A mean of microbatch means would weigh a token by how many others 
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -15,7 +15,7 @@ from tf_bert.distributed import World
 from tf_bert.training.losses import Objective
 
 Batch = Mapping[str, tf.Tensor]
-Gradient = tf.Tensor | tf.IndexedSlices
+Gradient: TypeAlias = "tf.Tensor | tf.IndexedSlices"
 
 RECENT_LOSSES = 100
 """Losses of the last updates whose median a spike is held against."""
