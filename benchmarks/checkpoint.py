@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from sides import WARM_UP, machine, machine_line, our_step, our_trainer, random_batch, seconds_of
+from random_rows import random_batch
+from sides import WARM_UP, machine, machine_line, our_step, our_trainer, seconds_of
 
 from tf_bert.config import BertConfig
 from tf_bert.config.settings import MODEL_SIZES

@@ -17,7 +17,6 @@ import argparse
 import dataclasses
 import json
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from typing import Any
 import tensorflow as tf
 from inputs import EXCERPT, peer_records, read_texts, write_inputs
 from sides import WARM_UP, TfModels, machine, machine_line, our_trainer
+from turns import Side
 
 from tf_bert.config import BertConfig, DataConfig, PrepareConfig
 from tf_bert.config.settings import MODEL_SIZES
@@ -128,32 +128,12 @@ def peer_turn(corpus: Corpus, config: BertConfig, precision: str, rows: int) -> 
     return turn
 
 
-class Transformers:
-    """Updates of `transformers`, in a process of its own that waits for its turns."""
-
-    def __init__(self, python: str, config: BertConfig, precision: str, rows: int, length: int) -> None:
-        settings = {
-            "config": dataclasses.asdict(config),
-            "rows": rows,
-            "length": length,
-            "precision": precision,
-        }
-        self.tokens = float(rows * length)
-        self._process = subprocess.Popen(
-            [python, str(PEERS), json.dumps(settings)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        print(f"transformers: {self._process.stdout.readline().strip()}")
-
-    def turn(self) -> tuple[float, float]:
-        """See `Turn`."""
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        return self.tokens, float(self._process.stdout.readline())
-
-    def close(self) -> None:
-        """Ends the process."""
-        self._process.stdin.close()
-        self._process.wait()
+def transformers_side(python: str, config: BertConfig, precision: str, rows: int, length: int) -> Side:
+    """`transformers`, in a process of its own."""
+    settings = {"config": dataclasses.asdict(config), "rows": rows, "length": length, "precision": precision}
+    side = Side([python, str(PEERS), json.dumps(settings)])
+    print(f"transformers: {side.opening}")
+    return side
 
 
 def rates(turns: dict[str, Turn], steps: int, repeats: int) -> dict[str, float]:
@@ -175,15 +155,12 @@ def measure(corpus: Corpus, config: BertConfig, precision: str, options: argpars
         "tf_bert": our_turn(corpus, config, precision, options.rows),
         "tf_models": peer_turn(corpus, config, precision, options.rows),
     }
-    transformers = None
     if options.peers_python:
-        transformers = Transformers(options.peers_python, config, precision, options.rows, corpus.length)
-        turns["transformers"] = transformers.turn
-    try:
-        found = rates(turns, options.steps, options.repeats)
-    finally:
-        if transformers is not None:
-            transformers.close()
+        side = transformers_side(options.peers_python, config, precision, options.rows, corpus.length)
+        turns["transformers"] = lambda: (float(options.rows * corpus.length), side.ask("step"))
+    found = rates(turns, options.steps, options.repeats)
+    if options.peers_python:
+        side.close()
     for name, rate in found.items():
         print(
             f"{corpus.name:<20} {precision:<15} {name:<13} {rate:>7.1f} tokens/s   tf_bert is "

@@ -15,7 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sides import Step, TfModels, machine, machine_line, our_step, our_trainer, random_batch, seconds_of
+from random_rows import random_batch
+from sides import Step, TfModels, machine, machine_line, our_step, our_trainer, seconds_of
 
 from tf_bert.config import BertConfig
 from tf_bert.config.settings import MODEL_SIZES

@@ -28,7 +28,6 @@ Step = Callable[[], Any]
 WARM_UP = 2
 LEARNING_RATE = 1e-4
 STEPS = 1000
-MASKED = 0.15
 
 
 def machine() -> dict[str, Any]:
@@ -49,29 +48,14 @@ def machine_line() -> str:
     return ", ".join(f"{name} {value}" for name, value in machine().items())
 
 
-def random_batch(config: BertConfig, rows: int, length: int) -> dict[str, np.ndarray]:
-    """Full rows of random tokens, two segments each."""
-    rng = np.random.default_rng(0)
-    predictions = int(MASKED * length)
-    places = np.stack([np.sort(rng.permutation(np.arange(1, length))[:predictions]) for _ in range(rows)])
-    return {
-        "input_ids": rng.integers(0, config.vocab_size, (rows, length)).astype("int32"),
-        "input_mask": np.ones((rows, length), "int32"),
-        "segment_ids": np.tile((np.arange(length) >= length // 2).astype("int32"), (rows, 1)),
-        "masked_lm_positions": places.astype("int32"),
-        "masked_lm_ids": rng.integers(0, config.vocab_size, (rows, predictions)).astype("int32"),
-        "masked_lm_weights": np.ones((rows, predictions), "float32"),
-        "next_sentence_labels": rng.integers(0, 2, rows).astype("int32"),
-        "next_sentence_weights": np.ones(rows, "float32"),
-    }
-
-
-def our_trainer(config: BertConfig, precision: str, activation_checkpointing: bool = False) -> Trainer:
+def our_trainer(
+    config: BertConfig, precision: str, activation_checkpointing: bool = False, jit_compile: bool = False
+) -> Trainer:
     """What `tf-bert pretrain` trains with."""
     model = BertForPretraining(config, precision, activation_checkpointing)
     training = TrainingConfig(num_train_steps=STEPS, global_batch_size=1, microbatch_size=1, precision=precision)
     optimizer = build_optimizer(OptimizerConfig(learning_rate=LEARNING_RATE), training, model.trainable_variables)
-    return Trainer(model, PretrainingObjective(), optimizer, World())
+    return Trainer(model, PretrainingObjective(), optimizer, World(), jit_compile)
 
 
 def our_step(trainer: Trainer, batch: Mapping[str, np.ndarray], accumulation: int = 1) -> Step:

@@ -17,7 +17,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
-from sides import Step, TfModels, in_turns, machine_line, matrix_rate, our_step, our_trainer, random_batch
+from random_rows import random_batch
+from sides import Step, TfModels, in_turns, machine_line, matrix_rate, our_step, our_trainer
 
 from tf_bert.config import BertConfig
 from tf_bert.config.settings import MODEL_SIZES
