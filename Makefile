@@ -11,7 +11,7 @@ SET_UP := $(VENV)/.set-up$(if $(shell command -v mpicxx),-with-mpi)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow lint format lock clean
+.PHONY: help setup demo test test-slow bench lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ test: lint ## style, types and every test that is not slow
 
 test-slow: $(SET_UP) ## the tests that take minutes
 	$(BIN)/python -m pytest $(TWO_AT_A_TIME) -m slow --durations=0 --durations-min=5
+
+bench: $(SET_UP) ## every benchmark, hours; BENCH="--quick" or other words of benchmarks/run.py
+	$(BIN)/python benchmarks/run.py $(BENCH)
 
 lint: $(SET_UP) ## ruff and mypy, changing nothing
 	$(BIN)/ruff check

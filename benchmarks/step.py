@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from random_rows import random_batch
-from sides import Step, TfModels, in_turns, machine_line, matrix_rate, our_step, our_trainer
+from sides import Step, TfModels, in_turns, machine, machine_line, matrix_rate, our_step, our_trainer
 
 from tf_bert.config import BertConfig
 from tf_bert.config.settings import MODEL_SIZES
@@ -97,7 +97,7 @@ def main() -> None:
                 row |= {"accumulated": seconds[name], "bare": seconds["bare"]}
             keras.backend.clear_session()
     if options.json:
-        Path(options.json).write_text(json.dumps(rows, indent=2) + "\n")
+        Path(options.json).write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2) + "\n")
 
 
 if __name__ == "__main__":
