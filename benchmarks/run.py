@@ -64,7 +64,7 @@ def _corpus(found: Found) -> Iterator[Figure]:
     for row in found["rows"]:
         name = f"{row['corpus']} {row['precision']}"
         goals = {"tf_models": 1.6 if row["corpus"].endswith(".tokens") else 1.3, "transformers": 1.5}
-        for peer in goals.keys() & row.keys():
+        for peer in filter(row.__contains__, goals):
             yield Figure("corpus", f"{name}: tokens/s, of {peer}", row["tf_bert"] / row[peer], goals[peer], False)
         yield Figure("corpus", f"{name}: pipeline, of the step's", row["pipeline"] / row["tf_bert"], 20, False)
 
