@@ -48,9 +48,6 @@ def build_optimizer(
         bias_correction=config.bias_correction, **settings
     )
     optimizer.exclude_from_weight_decay(var_list=excluded_from_decay(variables))
-    # Keras sums gradients over the replicas of a tf.distribute strategy here, and there is none; but what it leaves in
-    # the graph registers a gradient for good, and no graph, nor any variable that it has seen, would ever be freed.
-    optimizer._all_reduce_sum_gradients = list
     # Keras's own clipping squares every gradient into a temporary.
     optimizer._clip_gradients = lambda gradients: tf.clip_by_global_norm(gradients, config.clip_norm)[0]
     if training.precision == "mixed_float16":
@@ -59,7 +56,27 @@ def build_optimizer(
     return optimizer
 
 
-class AdamW(keras.optimizers.AdamW):
+class _OneDevice(keras.optimizers.Optimizer):
+    """Updates of an optimizer, which Keras hands to a `tf.distribute` strategy that is not there.
+
+    Its way to each variable takes longer to trace than the model does, and builds the schedule's graph anew for each.
+    It also registers a gradient for good, so that no graph, nor any variable that it has seen, would ever be freed.
+    """
+
+    def _backend_update_step(self, gradients: Sequence[Any], variables: Sequence[Any], learning_rate: Any) -> None:
+        for gradient, variable in zip(gradients, variables, strict=True):
+            self.update_step(gradient, variable.value, learning_rate)
+
+    def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
+        if self.weight_decay is None:
+            return
+        rate = self.learning_rate * self.weight_decay
+        for variable in variables:
+            if self._use_weight_decay(variable):
+                variable.value.assign_sub(variable.value * tf.cast(rate, variable.dtype))
+
+
+class AdamW(_OneDevice, keras.optimizers.AdamW):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019), whose update is one operation a variable.
 
     That operation goes over gradient, moments and weights once, in place; Keras's own takes a dozen, each with a
@@ -74,32 +91,32 @@ class AdamW(keras.optimizers.AdamW):
         super().__init__(**settings)
         self.bias_correction = bias_correction
 
-    def update_step(self, gradient: Any, variable: tf.Variable, learning_rate: Any) -> None:
-        """Updates moments and variable; weights are decayed before, for all variables at once."""
-        index = self._get_variable_index(variable)
-        dtype = variable.dtype
+    def _backend_update_step(self, gradients: Sequence[Any], variables: Sequence[Any], learning_rate: Any) -> None:
+        """Updates moments and variables, all of one type; weights are decayed before."""
+        dtype = variables[0].dtype
         step = tf.cast(self.iterations + 1, dtype)
+        betas = [tf.constant(beta, dtype) for beta in (self.beta_1, self.beta_2)]
         # The operation unbiases by 1 - power: a power of 0 leaves the moments as they are.
-        powers = [
-            tf.pow(tf.constant(beta, dtype), step) if self.bias_correction else tf.zeros((), dtype)
-            for beta in (self.beta_1, self.beta_2)
-        ]
-        # Of the variable's type, all of them: the operation does not look, and ends the process.
-        tf.raw_ops.ResourceApplyAdam(
-            var=variable.handle,
-            m=self._momentums[index].value.handle,
-            v=self._velocities[index].value.handle,
-            beta1_power=powers[0],
-            beta2_power=powers[1],
-            lr=tf.cast(learning_rate, dtype),
-            beta1=tf.constant(self.beta_1, dtype),
-            beta2=tf.constant(self.beta_2, dtype),
-            epsilon=tf.constant(self.epsilon, dtype),
-            grad=tf.cast(gradient, dtype),
-        )
+        powers = [tf.pow(beta, step) if self.bias_correction else tf.zeros((), dtype) for beta in betas]
+        learning_rate, epsilon = tf.cast(learning_rate, dtype), tf.constant(self.epsilon, dtype)
+        for gradient, variable in zip(gradients, variables, strict=True):
+            index = self._get_variable_index(variable)
+            # Of the variable's type, all of them: the operation does not look, and ends the process.
+            tf.raw_ops.ResourceApplyAdam(
+                var=variable.value.handle,
+                m=self._momentums[index].value.handle,
+                v=self._velocities[index].value.handle,
+                beta1_power=powers[0],
+                beta2_power=powers[1],
+                lr=learning_rate,
+                beta1=betas[0],
+                beta2=betas[1],
+                epsilon=epsilon,
+                grad=tf.cast(gradient, dtype),
+            )
 
 
-class Lamb(keras.optimizers.Adam):
+class Lamb(_OneDevice, keras.optimizers.Adam):
     """Layer-wise adaptive moments (You et al. 2020, algorithm 2), of whose shape `keras.optimizers.Lamb` falls short.
 
     The weight decay is a part of the update whose norm the trust ratio takes, and variables that are excluded from
