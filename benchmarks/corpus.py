@@ -54,7 +54,7 @@ class Corpus:
                 output_dir=str(self.data_dir),
                 vocab=str(vocab),
                 max_seq_length=length,
-                validation_fraction=0.05,
+                validation_fraction=0.0,
                 sentence_splitter="line",
             )
         )
@@ -192,9 +192,10 @@ def main() -> None:
     config = BertConfig(**MODEL_SIZES[options.size])
     print(f"{machine_line()}; bert-{options.size}, {options.rows} x {options.length}")
     results = []
+    names = {EXCERPT: "dump excerpt"}
     for source in options.text or [EXCERPT]:
         with tempfile.TemporaryDirectory() as directory:
-            corpus = Corpus(source.name[:20], source, Path(directory), options.length)
+            corpus = Corpus(names.get(source, source.name), source, Path(directory), options.length)
             print(
                 f"{corpus.name}: no padding are {corpus.fill:.1%} of our tokens, {corpus.peer_fill:.1%} of tf-models'"
             )
