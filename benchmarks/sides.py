@@ -27,6 +27,7 @@ from tf_bert.training.train_step import Trainer
 Step = Callable[[], Any]
 WARM_UP = 2
 LEARNING_RATE = 1e-4
+CLIP_NORM = 1.0
 STEPS = 1000
 
 
@@ -55,7 +56,7 @@ def our_trainer(
     model = BertForPretraining(config, precision, activation_checkpointing)
     training = TrainingConfig(num_train_steps=STEPS, global_batch_size=1, microbatch_size=1, precision=precision)
     optimizer = build_optimizer(OptimizerConfig(learning_rate=LEARNING_RATE), training, model.trainable_variables)
-    return Trainer(model, PretrainingObjective(), optimizer, World(), jit_compile)
+    return Trainer(model, PretrainingObjective(), optimizer, World(), CLIP_NORM, jit_compile)
 
 
 def our_step(trainer: Trainer, batch: Mapping[str, np.ndarray], accumulation: int = 1) -> Step:

@@ -39,7 +39,7 @@ def main(settings):
 
     model = BertForPretraining(config, training.precision, training.activation_checkpointing)
     optimizer = build_optimizer(OptimizerConfig(), training, model.trainable_variables)
-    trainer = Trainer(model, PretrainingObjective(), optimizer, World())
+    trainer = Trainer(model, PretrainingObjective(), optimizer, World(), clip_norm=1.0)
     step = tf.function(trainer.train_step)
     rng = np.random.default_rng(0)
     rows = accumulation_steps * training.microbatch_size

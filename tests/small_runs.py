@@ -31,6 +31,7 @@ def make_trainer(precision="float32", optimizer=OPTIMIZER, jit_compile=False, wo
         PretrainingObjective(),
         build_optimizer(optimizer, training, model.trainable_variables),
         world or World(),
+        optimizer.clip_norm,
         jit_compile,
     )
 

@@ -133,7 +133,14 @@ def _pretrain(stage: StageRun, world: World, watchdog: Watchdog) -> bool:
     optimizer = build_optimizer(config.optimizer, training, model.trainable_variables, stage.earlier_updates, hours)
     jit_compile = bool(tf.config.list_physical_devices("GPU")) if training.jit_compile is None else training.jit_compile
     trainer = Trainer(
-        model, PretrainingObjective(), optimizer, world, jit_compile, training.all_reduce_precision, hours
+        model,
+        PretrainingObjective(),
+        optimizer,
+        world,
+        config.optimizer.clip_norm,
+        jit_compile,
+        training.all_reduce_precision,
+        hours,
     )
     variables = [*trainer.variables, *optimizer.variables]
 

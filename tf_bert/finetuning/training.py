@@ -98,7 +98,7 @@ class TrainingRun:
         self.training = training_config(run, learning, steps, world.world_size)
         self.optimizer = build_optimizer(optimizer_config(learning, steps), self.training, model.trainable_variables)
         self.compiles = bool(tf.config.list_physical_devices("GPU")) if run.jit_compile is None else run.jit_compile
-        self.trainer = Trainer(model, objective, self.optimizer, world, self.compiles)
+        self.trainer = Trainer(model, objective, self.optimizer, world, learning.clip_norm, self.compiles)
         self.variables = [*self.trainer.variables, *self.optimizer.variables]
 
     def train(

@@ -28,7 +28,7 @@ def build_optimizer(
     earlier_updates: int = 0,
     hours: keras.Variable | None = None,
 ) -> keras.optimizers.Optimizer:
-    """The optimizer with its schedule, decay exclusions, global-norm clipping and, for mixed_float16, a loss scale.
+    """The optimizer with its schedule, decay exclusions and, for mixed_float16, a loss scale; `Trainer` clips.
 
     Args:
       config: its settings.
@@ -48,8 +48,6 @@ def build_optimizer(
         bias_correction=config.bias_correction, **settings
     )
     optimizer.exclude_from_weight_decay(var_list=excluded_from_decay(variables))
-    # Keras's own clipping squares every gradient into a temporary.
-    optimizer._clip_gradients = lambda gradients: tf.clip_by_global_norm(gradients, config.clip_norm)[0]
     if training.precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale")
     optimizer.build(list(variables))

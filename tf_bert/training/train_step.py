@@ -31,6 +31,7 @@ class Trainer(keras.Model):
       objective: its losses.
       optimizer: built on `model.trainable_variables`.
       world: the ranks that share a global batch.
+      clip_norm: the global norm that gradients are clipped to.
       all_reduce_precision: float32 or float16, in which gradients travel between ranks.
       hours: counts the hours that the run takes, as all ranks agree on them; None: they are not counted.
       jit_compile: compile the microstep with XLA. Horovod's operations cannot be compiled, so the XLA cluster sits
@@ -43,6 +44,7 @@ class Trainer(keras.Model):
         objective: Objective,
         optimizer: keras.optimizers.Optimizer,
         world: World,
+        clip_norm: float,
         jit_compile: bool = False,
         all_reduce_precision: str = "float32",
         hours: keras.Variable | None = None,
@@ -51,6 +53,7 @@ class Trainer(keras.Model):
         self.model = model
         self.objective = objective
         self.world = world
+        self.clip_norm = clip_norm
         self.all_reduce_gradients = (
             world.all_reduce_sum if all_reduce_precision == "float32" else world.all_reduce_sum_float16
         )
@@ -97,7 +100,10 @@ class Trainer(keras.Model):
         gradients, sums = self._accumulate(batch, weights)
         gradients = self.all_reduce_gradients(gradients)
         loss_scale = self.optimizer.scale_loss(tf.constant(1.0))
-        gradient_norm = tf.linalg.global_norm(gradients) / loss_scale
+        scaled_norm = tf.linalg.global_norm(gradients)
+        gradient_norm = scaled_norm / loss_scale
+        # Here, where each clipped gradient takes the place of its own; inside of a branch it would be a copy.
+        gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm * loss_scale, use_norm=scaled_norm)
         learning_rate = tf.identity(self.optimizer.learning_rate)
         # Every rank holds the same summed gradients, so all of them decide alike.
         is_finite = tf.math.is_finite(gradient_norm)
@@ -171,7 +177,7 @@ class Trainer(keras.Model):
         return [tf.cast(gradient, "float32") for gradient in gradients] + sums
 
     def _apply(self, gradients: list[tf.Tensor], is_finite: tf.Tensor) -> None:
-        """Unscales, clips and updates, in that order; gradients that are not finite change no weight."""
+        """Unscales and updates, in that order; gradients that are not finite change no weight."""
         variables = self.model.trainable_variables
         if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
             self.optimizer.apply(gradients, variables)  # it looks for itself, and lowers its scale
