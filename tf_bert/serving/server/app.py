@@ -21,6 +21,8 @@ from tf_bert.serving.server.version_files import check_export
 
 _LIBRARIES = ("fastapi", "uvicorn", "prometheus_client", "grpc", "tensorflow_serving")
 _MAX_CONNECTIONS = 1000  # more get 503 at once
+# Longer than clients keep theirs: one that is closed at the moment when a request comes fails that request.
+_KEEP_ALIVE_SECONDS = 75
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,6 +162,7 @@ def _make_web_server(app: Any, config: ServeConfig) -> Any:
             access_log=False,
             lifespan="off",
             limit_concurrency=_MAX_CONNECTIONS,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=max(1, round(config.stop_deadline_seconds)),
         )
     )
