@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from sides import machine, machine_line
+
 HERE = Path(__file__).parent
 Found = Any
 """What a part has written as JSON."""
@@ -221,12 +223,14 @@ def main() -> None:
     figures = [figure for name in options.parts for figure in measure(name, options, options.output_dir)]
     if not figures:
         sys.exit("no part could run")
-    print(table(figures))
-    (options.output_dir / "bench.md").write_text(table(figures) + "\n")
+    page = f"{machine_line()}\n\n{table(figures)}\n"
+    print(page)
+    (options.output_dir / "bench.md").write_text(page)
     rows = [{**dataclasses.asdict(figure), "verdict": figure.verdict} for figure in figures]
-    (options.output_dir / "bench.json").write_text(json.dumps(rows, indent=2) + "\n")
-    draw(figures, options.output_dir / "bench.png")
-    print(f"\n{options.output_dir}/bench.md, bench.json, bench.png")
+    (options.output_dir / "bench.json").write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2) + "\n")
+    if any(figure.goal is not None for figure in figures):
+        draw(figures, options.output_dir / "bench.png")
+    print(f"\nbench.md, bench.json and, where there are goals, bench.png are in {options.output_dir}")
 
 
 if __name__ == "__main__":
