@@ -3,6 +3,7 @@
 import contextlib
 import re
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -12,17 +13,16 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        with self.server.counting():
-            self.server.requests.append((self.path, self.headers.get("Range")))
-            self.server.agents.add(self.headers["User-Agent"])
-            body = self.server.content.get(self.path)
-            fault = next(self.server.faults.get(self.path, iter(())), None)
-            if body is None:
-                self.send_error(404)
-            elif fault:
-                fault(self, body)
-            else:
-                self.serve(body)
+        self.server.requests.append((self.path, self.headers.get("Range")))
+        self.server.agents.add(self.headers["User-Agent"])
+        body = self.server.content.get(self.path)
+        fault = next(self.server.faults.get(self.path, iter(())), None)
+        if body is None:
+            self.send_error(404)
+        elif fault:
+            fault(self, body)
+        else:
+            self.serve(body)
 
     def serve(self, body: bytes, sent: int | None = None, announced: int | None = None) -> None:
         """The body or the range asked for; `sent` bytes of it, and a length that may be a lie."""
@@ -38,8 +38,11 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(total - start))
         self.end_headers()
         block = body[start:] if sent is None else body[start : start + sent]
-        self.wfile.write(block)
-        self.server.sent += len(block)
+        with self.server.counting():
+            self.wfile.write(block[:-1])
+            self.server.sent += len(block)
+        # Whoever has the last byte may be back with the next request before this thread goes on.
+        self.wfile.write(block[-1:])
         self.close_connection = True
 
     def log_message(self, *arguments):
@@ -60,7 +63,7 @@ class WebServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.content, self.requests, self.agents, self.faults, self.ranges, self.sent = {}, [], set(), {}, True, 0
-        self.busy = self.most_busy = 0
+        self.busy, self.most_busy, self.lock = 0, 0, threading.Lock()
 
     def ranges_asked(self, ending: str) -> list[str | None]:
         """The ranges that were asked for of the addresses with an ending."""
@@ -68,10 +71,14 @@ class WebServer(ThreadingHTTPServer):
 
     @contextlib.contextmanager
     def counting(self):
-        self.busy += 1
-        self.most_busy = max(self.most_busy, self.busy)
+        """Counts those that are answered at the same time."""
+        with self.lock:
+            self.busy += 1
+            self.most_busy = max(self.most_busy, self.busy)
+        time.sleep(0.005)
         yield
-        self.busy -= 1
+        with self.lock:
+            self.busy -= 1
 
     @contextlib.contextmanager
     def running(self):
