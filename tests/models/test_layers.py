@@ -113,6 +113,14 @@ def test_what_stands_under_padding_changes_nothing():
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
+def test_without_a_mask_every_token_is_real():
+    encoder = BertEncoder(TINY)
+    encoder.build()
+    whole, told = encoder({"input_ids": IDS}), encoder({"input_ids": IDS, "input_mask": ONES})
+    for name in told:
+        np.testing.assert_array_equal(whole[name], told[name])
+
+
 def test_masked_lm_logits_are_those_of_the_tied_embedding_at_the_masked_positions():
     model = _model()
     batch = packed_batch(np.random.default_rng(6), rows=3)

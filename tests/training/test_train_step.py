@@ -11,6 +11,7 @@ from launchers import LAUNCHERS, needs_horovod, run_ranks
 from small_runs import OPTIMIZER, fit, global_batches, make_trainer, stacked
 
 from tf_bert.training.losses import weighted_cross_entropy
+from tf_bert.training.train_step import count_tokens
 
 
 @pytest.mark.parametrize(
@@ -92,6 +93,14 @@ def test_losses_and_accuracies_in_the_logs_are_global_averages():
         np.testing.assert_allclose(values["masked_lm_accuracy"], accuracy, rtol=1e-6)
         np.testing.assert_allclose(values["loss"], values["masked_lm_loss"] + values["next_sentence_loss"], rtol=1e-6)
     assert logs["tokens_seen"] == (batch["example_ids"] > 0).sum()
+
+
+def test_tokens_are_those_that_are_no_padding():
+    ids = np.ones((3, 5), "int32")
+    mask = np.triu(ids)
+    assert count_tokens({"input_ids": ids, "example_ids": 2 * mask, "input_mask": ids}) == mask.sum()
+    assert count_tokens({"input_ids": ids, "input_mask": mask}) == mask.sum()
+    assert count_tokens({"input_ids": ids}) == ids.size
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_float16"])

@@ -51,7 +51,7 @@ class SelfAttention(BertLayer):
 
         Args:
           hidden_states: [batch, length, hidden_size].
-          bias: [batch, 1, length, length], from `attention_bias`.
+          bias: [batch, 1, length, length], from `attention_bias`; None: every token sees all of its row.
           dropout_seed: from `draw_seeds`, or None for no dropout on the probabilities.
 
         Returns:
@@ -66,8 +66,10 @@ class SelfAttention(BertLayer):
         )
         rate = self.config.attention_probs_dropout_prob
         if keras.config.backend() == "jax" and (dropout_seed is None or rate == 0.0):
-            # Flash attention (Dao et al. 2022) where the device has it, which drops nothing.
-            context = ops.dot_product_attention(query, key, value, bias=bias)
+            # Flash attention (Dao et al. 2022) where the device has it, which drops nothing. A bias would cost it a
+            # gradient of the bias.
+            mask = None if bias is None else ops.equal(bias, 0.0)
+            context = ops.dot_product_attention(query, key, value, mask=mask)
         else:
             context = self._attend(query, key, value, bias, dropout_seed)
         return self.output_projection(ops.reshape(context, (-1, length, self.config.hidden_size)))
@@ -76,9 +78,10 @@ class SelfAttention(BertLayer):
         """Sums of values [batch, length, heads, head size], weighted by a softmax in float32."""
         query, key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in (query, key, value))
         query = query * (1.0 / math.sqrt(query.shape[-1]))
-        logits = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
-        # Keras hands `bias` over in the compute dtype, in which 0 and a large negative number lose nothing.
-        logits = ops.cast(logits, "float32") + ops.cast(bias, "float32")
+        logits = ops.cast(ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))), "float32")
+        if bias is not None:
+            # Keras hands it over in the compute dtype, in which 0 and a large negative number lose nothing.
+            logits = logits + ops.cast(bias, "float32")
         probabilities = ops.cast(ops.softmax(logits, axis=-1), self.compute_dtype)
         probabilities = dropout(probabilities, self.config.attention_probs_dropout_prob, dropout_seed)
         return ops.transpose(ops.matmul(probabilities, value), (0, 2, 1, 3))

@@ -93,7 +93,7 @@ class BertEncoder(BertLayer):
 
         Args:
           inputs: integers [batch, length]: `input_ids`, and
-            - plain rows: `input_mask` (1 = real token) and optionally `segment_ids`; or
+            - plain rows: optionally `input_mask` (1 = real token; without it, all are) and `segment_ids`; or
             - packed rows: `example_ids` (see `attention_bias`), `segment_ids`, `position_ids`, and
               `next_sentence_positions` [batch, examples], the place of every example's `[CLS]`.
           training: apply dropout.
@@ -105,8 +105,8 @@ class BertEncoder(BertLayer):
         input_ids = inputs["input_ids"]
         segment_ids = inputs.get("segment_ids", ops.zeros_like(input_ids))
         position_ids = inputs.get("position_ids", ops.arange(ops.shape(input_ids)[1], dtype="int32")[None, :])
-        example_ids = inputs["example_ids"] if "example_ids" in inputs else inputs["input_mask"]
-        bias = attention_bias(example_ids)
+        example_ids = inputs.get("example_ids", inputs.get("input_mask"))
+        bias = None if example_ids is None else attention_bias(example_ids)
 
         embedding_seed = draw_seeds(self.seed_generator, 1)[0] if training else None
         hidden_states = self.embeddings(input_ids, segment_ids, position_ids, embedding_seed)

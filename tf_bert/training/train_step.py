@@ -229,5 +229,5 @@ def _median(losses: tf.Tensor) -> tf.Tensor:
 
 def count_tokens(batch: Batch) -> tf.Tensor:
     """Tokens that are not padding, as float32."""
-    mask = batch["example_ids"] if "example_ids" in batch else batch["input_mask"]
-    return tf.reduce_sum(tf.cast(mask > 0, "float32"))
+    mask = batch.get("example_ids", batch.get("input_mask"))
+    return tf.cast(tf.size(batch["input_ids"]) if mask is None else tf.math.count_nonzero(mask), "float32")
