@@ -1,16 +1,17 @@
 """Pretraining on one GPU: our models on JAX and on TensorFlow with XLA, beside `transformers` on compiled PyTorch.
 
 python benchmarks/gpu.py [--size large] [--shape 32x512] [--precision mixed_bfloat16] [--attention_dropout 0.0]
-    [--sides jax tensorflow] [--repeats 10] [--peers_python PYTHON] [--json FILE]
+    [--mask] [--sides jax tensorflow] [--repeats 10] [--peers_python PYTHON] [--json FILE]
 
 Every side is a process of its own on the same card, one after the other, since two allocators do not share it; the
 table has medians. Rows are full of random tokens; a step is forward, backward, clipping and AdamW; dropout is 0.1 but
 for that of the attention's probabilities: where it is 0 our models on JAX use flash attention, as PyTorch does.
-"forward" is the encoder alone. "of the peak" is the rate of the operations (`tf_bert/models/flops.py`) by that of a
-large matrix product in the same process; memory is the most that the allocator gave out. Our masked-LM head scores the
-masked tokens alone, and there is a next-sentence head; `transformers` scores every token and has none. Without a GPU it
-runs on the CPU, which shows that it runs. `--peers_python` names an interpreter with PyTorch and `transformers`;
-without it they are left out.
+Attention sees the whole row; with `--mask` every side is told so by a mask, as rows with padding or of several examples
+need one. "forward" is the encoder alone. "of the peak" is the rate of the operations (`tf_bert/models/flops.py`) by
+that of a large matrix product in the same process; memory is the most that the allocator gave out. Our masked-LM head
+scores the masked tokens alone, and there is a next-sentence head; `transformers` scores every token and has none.
+Without a GPU it runs on the CPU, which shows that it runs. `--peers_python` names an interpreter with PyTorch and
+`transformers`; without it they are left out.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from random_rows import MASKED, random_batch
 from turns import Side, answer
 
@@ -47,7 +49,16 @@ def timed(run: Callable[[], Any]) -> Task:
     return task
 
 
-def jax_tasks(config: BertConfig, rows: int, length: int, precision: str) -> tuple[dict[str, Task], str]:
+def rows_of(settings: dict[str, Any]) -> tuple[BertConfig, dict[str, np.ndarray]]:
+    """The model's shape, and the batch."""
+    config = BertConfig(**settings["config"])
+    batch = random_batch(config, settings["rows"], settings["length"])
+    if not settings["mask"]:
+        del batch["input_mask"]
+    return config, batch
+
+
+def jax_tasks(settings: dict[str, Any]) -> tuple[dict[str, Task], str]:
     """Our model with Keras's AdamW, each of the two tasks one compiled function."""
     import jax
     import keras
@@ -55,10 +66,12 @@ def jax_tasks(config: BertConfig, rows: int, length: int, precision: str) -> tup
     from tf_bert.models.pretraining import BertForPretraining
     from tf_bert.training.losses import PretrainingObjective
 
+    config, rows = rows_of(settings)
+    precision = settings["precision"]
     model, objective = BertForPretraining(config, precision), PretrainingObjective()
     optimizer = keras.optimizers.AdamW(1e-4, weight_decay=0.01, global_clipnorm=1.0)
     optimizer.build(model.trainable_variables)
-    batch = {name: jax.numpy.asarray(value) for name, value in random_batch(config, rows, length).items()}
+    batch = {name: jax.numpy.asarray(value) for name, value in rows.items()}
 
     def loss(weights: Any, others: Any, batch: Any) -> Any:
         mapping = [*zip(model.trainable_variables, weights, strict=True)]
@@ -89,14 +102,14 @@ def jax_tasks(config: BertConfig, rows: int, length: int, precision: str) -> tup
         value, state = compiled(state, batch)
         value.block_until_ready()
 
-    encode = jax.jit(
-        lambda weights, batch: model.stateless_call(
-            weights, [variable.value for variable in model.non_trainable_variables], batch
-        )[0]["next_sentence_logits"]
-    )
-    weights = [variable.value for variable in model.trainable_variables]
+    @jax.jit
+    def encode(weights: Any, batch: Any) -> Any:
+        with keras.StatelessScope(state_mapping=zip(model.encoder.trainable_variables, weights, strict=True)):
+            return model.encoder(batch)["sequence_output"].astype("float32").sum()
+
+    weights = [variable.value for variable in model.encoder.trainable_variables]
     side = 8192 if jax.default_backend() == "gpu" else 1024
-    a = jax.numpy.ones((side, side), "float32" if precision == "float32" else "bfloat16")
+    a = jax.random.normal(jax.random.key(0), (side, side), "float32" if precision == "float32" else "bfloat16")
     product = jax.jit(lambda x: (x @ x).astype("float32").sum())
     device = jax.devices()[0]
     tasks = {
@@ -108,21 +121,23 @@ def jax_tasks(config: BertConfig, rows: int, length: int, precision: str) -> tup
     return tasks | {"side": lambda: float(side)}, f"jax {jax.__version__} on {device.device_kind}"
 
 
-def tensorflow_tasks(config: BertConfig, rows: int, length: int, precision: str) -> tuple[dict[str, Task], str]:
+def tensorflow_tasks(settings: dict[str, Any]) -> tuple[dict[str, Task], str]:
     """The product's own train step, its microstep compiled by XLA."""
-    import numpy as np
     import tensorflow as tf
     from sides import our_trainer
 
+    config, batch = rows_of(settings)
+    precision = settings["precision"]
     trainer = our_trainer(config, precision, jit_compile=True)
-    batch = random_batch(config, rows, length)
     given = {name: tf.constant(value[np.newaxis]) for name, value in batch.items()}
     inputs = {name: tf.constant(value) for name, value in batch.items()}
     update = tf.function(trainer.train_step)
-    encode = tf.function(lambda: trainer.model(inputs)["next_sentence_logits"], jit_compile=True)
+    encode = tf.function(
+        lambda: tf.reduce_sum(tf.cast(trainer.model.encoder(inputs)["sequence_output"], "float32")), jit_compile=True
+    )
     gpus = tf.config.list_physical_devices("GPU")
     side = 8192 if gpus else 1024
-    a = tf.ones((side, side), "float32" if precision == "float32" else "bfloat16")
+    a = tf.random.normal((side, side), dtype="float32" if precision == "float32" else "bfloat16")
     product = tf.function(lambda: tf.reduce_sum(tf.cast(a @ a, "float32")), jit_compile=True)
     tasks = {
         "step": timed(lambda: float(update(given)["loss"])),
@@ -148,16 +163,14 @@ def main() -> None:
     """Parses, measures, prints."""
     if sys.argv[1:2] == ["_side"]:
         settings = json.loads(sys.argv[3])
-        tasks, opening = SIDES[sys.argv[2]](
-            BertConfig(**settings["config"]), settings["rows"], settings["length"], settings["precision"]
-        )
-        answer(tasks, opening)
+        answer(*SIDES[sys.argv[2]](settings))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="large", choices=MODEL_SIZES)
     parser.add_argument("--shape", default="32x512", help="rows x tokens")
     parser.add_argument("--precision", default="mixed_bfloat16", choices=["float32", "mixed_bfloat16"])
     parser.add_argument("--attention_dropout", type=float, default=0.0)
+    parser.add_argument("--mask", action="store_true", help="give attention a mask")
     parser.add_argument("--sides", nargs="*", default=list(SIDES), choices=SIDES)
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--peers_python", help="an interpreter with PyTorch and transformers")
@@ -165,11 +178,18 @@ def main() -> None:
     options = parser.parse_args()
     rows, length = map(int, options.shape.split("x"))
     config = BertConfig(**MODEL_SIZES[options.size], attention_probs_dropout_prob=options.attention_dropout)
-    given = {"config": dataclasses.asdict(config), "rows": rows, "length": length, "precision": options.precision}
+    given = {
+        "config": dataclasses.asdict(config),
+        "rows": rows,
+        "length": length,
+        "precision": options.precision,
+        "mask": options.mask,
+    }
     commands = {name: [sys.executable, __file__, "_side", name, json.dumps(given)] for name in options.sides}
     if options.peers_python:
         commands["torch"] = [options.peers_python, str(PEERS), json.dumps({**given, "compiled": True})]
-    print(f"bert-{options.size}, {options.shape}, {options.precision}, attention dropout {options.attention_dropout}")
+    masked = ", with a mask" if options.mask else ""
+    print(f"bert-{options.size}, {options.shape}, {options.precision}{masked}")
     results = []
     for name, words in commands.items():
         environment = {**os.environ, "KERAS_BACKEND": name if name in SIDES else "tensorflow"}

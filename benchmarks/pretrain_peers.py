@@ -1,6 +1,7 @@
 """`transformers`' masked-LM on PyTorch, in an interpreter of its own: a side of `corpus.py` and of `gpu.py`.
 
-python pretrain_peers.py JSON   (config: fields of `BertConfig`; rows, length, precision; compiled: by `torch.compile`)
+python pretrain_peers.py JSON   (config: fields of `BertConfig`; rows, length, precision; compiled: by `torch.compile`;
+mask: give attention one)
 
 As `run_mlm.py` of `transformers` has it, text is cut into blocks that are full, so blocks of random tokens are as good,
 and 15% of the tokens are masked at any place of the row. Attention is PyTorch's scaled-dot-product attention. It runs
@@ -29,16 +30,18 @@ def main() -> None:
     model: Any = BertForMaskedLM(config).train().to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01, fused=device == "cuda")
     parameters = list(model.parameters())
+    encoder: Any = model.base_model
     if settings.get("compiled"):
-        model = torch.compile(model)
+        model, encoder = torch.compile(model), torch.compile(encoder)
     ids = torch.randint(0, config.vocab_size, (settings["rows"], settings["length"]), device=device)
     labels = torch.where(torch.rand(ids.shape, device=device) < 0.15, ids, -100)
+    inputs = {"input_ids": ids, **({"attention_mask": torch.ones_like(ids)} if settings.get("mask") else {})}
     bfloat16 = torch.autocast(device, torch.bfloat16, enabled=settings["precision"] == "mixed_bfloat16")
 
     def step() -> float:
         began = time.perf_counter()
         with bfloat16:
-            loss = model(input_ids=ids, labels=labels).loss
+            loss = model(**inputs, labels=labels).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
@@ -50,7 +53,7 @@ def main() -> None:
         began = time.perf_counter()
         model.eval()
         with torch.inference_mode(), bfloat16:
-            model.base_model(input_ids=ids).last_hidden_state.float().sum().item()
+            encoder(**inputs).last_hidden_state.float().sum().item()
         model.train()
         return time.perf_counter() - began
 
