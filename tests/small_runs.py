@@ -3,6 +3,7 @@
 python small_runs.py WEIGHTS.npz MICROSTEPS
 """
 
+import itertools
 import sys
 
 import keras
@@ -46,11 +47,13 @@ def global_batches(rows=32, steps=STEPS):
     return [packed_batch(rng, rows) for _ in range(steps)]
 
 
-def fit(trainer, batches, accumulation_steps):
-    stacks = [stacked(batch, accumulation_steps) for batch in batches]
+def fit(trainer, batches, *accumulation_steps):
+    """Trains on each batch once; several `accumulation_steps` take turns."""
+    stacks = [stacked(batch, steps) for batch, steps in zip(batches, itertools.cycle(accumulation_steps))]
+    rows = [None, None] if len(accumulation_steps) > 1 else stacks[0]["input_ids"].shape[:2]
     dataset = tf.data.Dataset.from_generator(
         lambda: iter(stacks),
-        output_signature={name: tf.TensorSpec(v.shape, v.dtype) for name, v in stacks[0].items()},
+        output_signature={name: tf.TensorSpec([*rows, *v.shape[2:]], v.dtype) for name, v in stacks[0].items()},
     )
     history = trainer.fit(dataset, steps_per_epoch=len(stacks), epochs=1, verbose=0, shuffle=False)
     return {name: values[-1] for name, values in history.history.items()}
@@ -63,7 +66,7 @@ def main(path, microsteps):
     own = slice(world.rank * share, (world.rank + 1) * share)
     batches = [{name: value[own] for name, value in batch.items()} for batch in global_batches()]
     trainer = make_trainer(world=world)
-    logs = fit(trainer, batches, accumulation_steps=int(microsteps))
+    logs = fit(trainer, batches, int(microsteps))
     if world.rank == 0:
         np.savez(path, **{v.path: np.array(v) for v in trainer.model.trainable_variables}, **logs)
 

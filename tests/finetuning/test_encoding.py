@@ -70,7 +70,7 @@ def test_ranks_and_microbatches_share_the_same_global_batches():
     order = ExampleOrder(30, seed=1)
 
     def examples(step, world_size, accumulation_steps):
-        found = []
+        found, counts = [], set()
         for rank in range(world_size):
             dataset = training_dataset(
                 encoded,
@@ -83,8 +83,11 @@ def test_ranks_and_microbatches_share_the_same_global_batches():
                 first_step=step,
             )
             batch = next(iter(dataset))
-            assert batch["input_ids"].shape[0] == accumulation_steps
+            microbatches, rows, _ = batch["input_ids"].shape
+            assert rows <= 12 // world_size // accumulation_steps  # of 16 tokens, so no more than padding would take
+            counts.add(microbatches)
             found += batch["labels"].numpy()[batch["example_weights"].numpy() > 0].tolist()
+        assert len(counts) == 1 and max(counts) <= accumulation_steps
         return sorted(found)
 
     for step in (0, 1, 5):
@@ -93,14 +96,46 @@ def test_ranks_and_microbatches_share_the_same_global_batches():
             assert examples(step, world_size, accumulation_steps) == expected
 
 
-def test_microbatches_take_turns_at_the_rows():
-    """Two long examples fill a row each, four short ones the third: both microbatches have a long one."""
-    lengths = [16, 4, 4, 16, 4, 4]
+def dataset_of(lengths, accumulation_steps, rank=0, world_size=1):
+    """The whole of some examples in every global batch, in rows of 16 tokens."""
     encoded = encode_texts([(" ".join(["cat"] * (length - 2)),) for length in lengths], TOKENIZER, 16)
-    dataset = training_dataset(
-        encoded, ExampleOrder(6, seed=0), row_length=16, global_batch_size=6, accumulation_steps=2, rank=0,
-        world_size=1, first_step=0,
-    )  # fmt: skip
+    return training_dataset(
+        encoded,
+        ExampleOrder(len(lengths), seed=0),
+        row_length=16,
+        global_batch_size=len(lengths),
+        accumulation_steps=accumulation_steps,
+        rank=rank,
+        world_size=world_size,
+        first_step=0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("lengths", "microbatches"),
+    [([16] * 12, 4), ([16] * 7 + [3] * 5, 3), ([4] * 12, 1)],
+    ids=["long", "mixed", "short"],
+)
+def test_there_are_as_few_microbatches_as_hold_the_rows(lengths, microbatches):
+    dataset = dataset_of(lengths, accumulation_steps=4)
+    assert dataset.element_spec["input_ids"].shape.as_list() == [None, None, None]
     weights = next(iter(dataset))["token_weights"].numpy()
-    assert weights.shape == (2, 2, 16)
-    assert weights.sum(axis=2).tolist() == [[16, 16], [16, 0]]
+    assert len(weights) == microbatches and weights.shape[1] <= 3
+    assert weights.sum() == sum(lengths)
+
+
+def test_ranks_have_as_many_microbatches_as_the_one_that_needs_most():
+    """Rank 0 has three long examples, rank 1 three short ones."""
+    lengths = np.full(6, 4)
+    lengths[ExampleOrder(6, seed=0).of_step(0, 6)[:3]] = 16
+    batches = [next(iter(dataset_of(lengths, 3, rank, world_size=2))) for rank in (0, 1)]
+    assert [batch["token_weights"].numpy().sum() for batch in batches] == [48, 12]
+    assert [len(batch["token_weights"]) for batch in batches] == [3, 3]
+
+
+def test_microbatches_take_turns_at_the_rows():
+    """No two examples fit in a row, and the two long ones come first: both microbatches have one."""
+    dataset = dataset_of([9, 16, 9, 9, 16, 9], accumulation_steps=2)
+    weights = next(iter(dataset))["token_weights"].numpy()
+    assert weights.shape == (2, 3, 16)
+    assert weights.sum(axis=2).tolist() == [[16, 9, 9], [16, 9, 9]]

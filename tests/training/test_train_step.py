@@ -95,6 +95,16 @@ def test_losses_and_accuracies_in_the_logs_are_global_averages():
     assert logs["tokens_seen"] == (batch["example_ids"] > 0).sum()
 
 
+def test_the_number_of_microsteps_may_differ_from_step_to_step():
+    batches = global_batches(steps=6)
+    trainers = [make_trainer() for _ in range(2)]
+    fit(trainers[0], batches, 1)
+    fit(trainers[1], batches, 4, 1, 2)
+    one, mixed = ([np.array(v) for v in trainer.model.trainable_variables] for trainer in trainers)
+    for ours, theirs in zip(one, mixed, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+
+
 def test_tokens_are_those_that_are_no_padding():
     ids = np.ones((3, 5), "int32")
     mask = np.triu(ids)

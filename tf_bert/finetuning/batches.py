@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from tf_bert.finetuning.packing import Encoded, pack
+from tf_bert.finetuning.packing import Encoded, assign_rows, pack
 
 
 class ExampleOrder:
@@ -52,35 +52,45 @@ def training_dataset(
     """This rank's share of every global batch, endless, from `first_step` on.
 
     The share is packed as one and its rows are dealt out to the microbatches: packed apart, a few examples each would
-    leave more room in their rows, and not all microbatches would have the same number of them.
+    leave more room in their rows, and not all microbatches would have the same number of them. There are as few
+    microbatches as hold all rows, each no more of them than it would have examples if none shared a row; so many on
+    every rank, whose dropouts otherwise would not go on as they were from a checkpoint of one of them.
 
     Args:
+      accumulation_steps: microbatches at most.
       shape_multiple: microbatches have a multiple of this many rows, all of `row_length`, with room for a multiple of
         this many examples, so that there are few different shapes; None: they are as small as can be.
 
     Returns:
-      Batches as `Packed.inputs` has them, every tensor [accumulation_steps, rows, ...].
+      Batches as `Packed.inputs` has them, every tensor [microbatches, rows, ...].
     """
     share = global_batch_size // world_size
     multiple = shape_multiple or 1
 
+    def microbatches(shares: np.ndarray) -> int:
+        if accumulation_steps == 1:
+            return 1
+        rows = max(assign_rows(encoded.lengths[examples], row_length).row_count for examples in shares)
+        return -(-rows * accumulation_steps // share)
+
     def batch(step: int) -> dict[str, np.ndarray]:
-        own = order.of_step(step, global_batch_size)[rank * share : (rank + 1) * share]
+        shares = order.of_step(step, global_batch_size).reshape(world_size, share)
+        count = microbatches(shares)
         packed = pack(
             encoded,
-            own,
+            shares[rank],
             row_length,
-            row_multiple=accumulation_steps * multiple,
+            row_multiple=count * multiple,
             slot_multiple=multiple,
             shortens_rows=shape_multiple is None,
         )
-        return {name: _deal(values, accumulation_steps) for name, values in packed.inputs.items()}
+        return {name: _deal(values, count) for name, values in packed.inputs.items()}
 
     def batches() -> Iterator[dict[str, np.ndarray]]:
         yield from map(batch, itertools.count(first_step))
 
     signature = {
-        name: tf.TensorSpec([accumulation_steps, None, None, *value.shape[3:]], value.dtype)
+        name: tf.TensorSpec([1 if accumulation_steps == 1 else None, None, None, *value.shape[3:]], value.dtype)
         for name, value in batch(first_step).items()
     }
     return tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(4)

@@ -80,7 +80,8 @@ class Trainer(keras.Model):
         """One optimizer update.
 
         Args:
-          batch: this rank's share of the global batch, every tensor [accumulation_steps, microbatch_size, ...].
+          batch: this rank's share of the global batch, every tensor [accumulation_steps, microbatch_size, ...]. The
+            former may differ from step to step, if it is the same on all ranks.
 
         Returns:
           Scalars over the global batch: `loss`, `<name>_loss` and `<name>_accuracy` for every loss of the objective,
@@ -143,13 +144,14 @@ class Trainer(keras.Model):
 
     def _accumulate(self, batch: Batch, weights: list[tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         """Gradients and loss sums over this rank's microbatches, added up in float32."""
-        accumulation_steps = next(iter(batch.values())).shape[0]
+        some = next(iter(batch.values()))
 
         def run(i: Any) -> list[Gradient]:
             return self._microstep({name: value[i] for name, value in batch.items()}, weights)
 
         totals = [tf.convert_to_tensor(term) for term in run(0)]
-        if accumulation_steps > 1:
+        if some.shape[0] != 1:
+            accumulation_steps = tf.shape(some)[0]
             # The loop's first forward pass needs no totals: unless told to wait, it runs beside that of microbatch 0,
             # and memory must hold the activations of both.
             with tf.control_dependencies(totals):
