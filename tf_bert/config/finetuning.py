@@ -49,8 +49,7 @@ class LearningConfig:
     global_batch_size: PositiveInt = 32
     """Examples per optimizer update, over all ranks."""
     microbatch_size: PositiveInt | None = None
-    """Rows of max_seq_length in one forward pass of one rank; short examples share one. null: as many as a rank has
-    examples of the global batch."""
+    """Rows of max_seq_length in a forward pass of a rank, which short examples share; null: its share of the batch."""
     learning_rate: NonNegativeFloat = 2e-5
     """Peak learning rate, reached at the end of warmup; then it falls in a straight line to 0."""
     num_train_epochs: PositiveFloat = 3.0
