@@ -10,14 +10,15 @@ Attention sees the whole row; with `--mask` every side is told so by a mask, as 
 need one. "forward" is the encoder alone. "of the peak" is the rate of the operations (`tf_bert/models/flops.py`) by
 that of a large matrix product in the same process; memory is the most that the allocator gave out. Our masked-LM head
 scores the masked tokens alone, and there is a next-sentence head; `transformers` scores every token and has none.
-Without a GPU it runs on the CPU, which shows that it runs. `--peers_python` names an interpreter with PyTorch and
-`transformers`; without it they are left out.
+On a machine without a GPU it runs on the CPU, which shows that it runs; where there is one, a side that does not see it
+is left out. `--peers_python` names an interpreter with PyTorch and `transformers`; without it they are left out.
 """
 
 import argparse
 import dataclasses
 import json
 import os
+import shutil
 import statistics
 import sys
 import time
@@ -49,6 +50,13 @@ def timed(run: Callable[[], Any]) -> Task:
     return task
 
 
+def sees_gpu(library: str, found: bool) -> bool:
+    """Whether a side runs on a GPU; it ends where there is one and its library does not see it."""
+    if not found and shutil.which("nvidia-smi"):
+        sys.exit(f"{library} does not see the GPU")
+    return found
+
+
 def rows_of(settings: dict[str, Any]) -> tuple[BertConfig, dict[str, np.ndarray]]:
     """The model's shape, and the batch."""
     config = BertConfig(**settings["config"])
@@ -66,6 +74,7 @@ def jax_tasks(settings: dict[str, Any]) -> tuple[dict[str, Task], str]:
     from tf_bert.models.pretraining import BertForPretraining
     from tf_bert.training.losses import PretrainingObjective
 
+    on_gpu = sees_gpu("jax", jax.default_backend() == "gpu")
     config, rows = rows_of(settings)
     precision = settings["precision"]
     model, objective = BertForPretraining(config, precision), PretrainingObjective()
@@ -108,7 +117,7 @@ def jax_tasks(settings: dict[str, Any]) -> tuple[dict[str, Task], str]:
             return model.encoder(batch)["sequence_output"].astype("float32").sum()
 
     weights = [variable.value for variable in model.encoder.trainable_variables]
-    side = 8192 if jax.default_backend() == "gpu" else 1024
+    side = 8192 if on_gpu else 1024
     a = jax.random.normal(jax.random.key(0), (side, side), "float32" if precision == "float32" else "bfloat16")
     product = jax.jit(lambda x: (x @ x).astype("float32").sum())
     device = jax.devices()[0]
@@ -126,6 +135,8 @@ def tensorflow_tasks(settings: dict[str, Any]) -> tuple[dict[str, Task], str]:
     import tensorflow as tf
     from sides import our_trainer
 
+    gpus = tf.config.list_physical_devices("GPU")
+    sees_gpu("tensorflow", bool(gpus))
     config, batch = rows_of(settings)
     precision = settings["precision"]
     trainer = our_trainer(config, precision, jit_compile=True)
@@ -135,7 +146,6 @@ def tensorflow_tasks(settings: dict[str, Any]) -> tuple[dict[str, Task], str]:
     encode = tf.function(
         lambda: tf.reduce_sum(tf.cast(trainer.model.encoder(inputs)["sequence_output"], "float32")), jit_compile=True
     )
-    gpus = tf.config.list_physical_devices("GPU")
     side = 8192 if gpus else 1024
     a = tf.random.normal((side, side), dtype="float32" if precision == "float32" else "bfloat16")
     product = tf.function(lambda: tf.reduce_sum(tf.cast(a @ a, "float32")), jit_compile=True)
@@ -193,7 +203,11 @@ def main() -> None:
     results = []
     for name, words in commands.items():
         environment = {**os.environ, "KERAS_BACKEND": name if name in SIDES else "tensorflow"}
-        side = Side(words, environment)
+        try:
+            side = Side(words, environment)
+        except SystemExit as ended:
+            print(f"{name}: is left out: {ended}", file=sys.stderr)
+            continue
         try:
             found = {task: median(side, task, options.repeats) for task in ("step", "forward")}
             found["memory"] = side.ask("memory")
@@ -208,8 +222,11 @@ def main() -> None:
                 "step": training_flops(config, RowShape(length, int(MASKED * length), 1)),
                 "forward": forward_flops(config, RowShape(length, 0, 1)),
             }
-            shares = [rows * flops / found[task] / found["peak"] for task, flops in work.items()]
-            line += f"; {shares[0]:.0%} and {shares[1]:.0%} of the peak, {found['peak'] / 1e12:.1f} TFLOP/s"
+            shares = {task: rows * flops / found[task] / found["peak"] for task, flops in work.items()}
+            line += (
+                f"; {shares['step']:.0%} and {shares['forward']:.0%} of the peak, {found['peak'] / 1e12:.1f} TFLOP/s"
+            )
+            found["of_peak"] = shares
         print(f"{line}; {found['memory'] / 1e9:.1f} GB; {side.opening}", flush=True)
         results.append({"side": name, "opening": side.opening, **found, "tokens_per_second": rates})
     if options.json:

@@ -13,6 +13,7 @@ whose packages are missing is left out with its reason. `--peers_python` names a
 import argparse
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -121,8 +122,19 @@ def _finetune(found: Found) -> Iterator[Figure]:
 
 def _serve(found: Found) -> Iterator[Figure]:
     for row in found[1:]:
-        yield Figure("serve", f"p50 of {row['side']}, of ours", row["p50_over_ours"], None, False)
-        yield Figure("serve", f"answers/s, of {row['side']}", row["ours_over_throughput"], None, False)
+        side = row["side"]
+        yield Figure("serve", f"p50 of {side}, of ours", row["p50_over_ours"], 3 if side == "padded" else None, False)
+        goal = 2 if side.startswith("transformers") else None
+        yield Figure("serve", f"answers/s, of {side}", row["ours_over_throughput"], goal, False)
+
+
+def _gpu(found: Found) -> Iterator[Figure]:
+    rows = {row["side"]: row for row in found["rows"]}
+    peer = rows.pop("torch", None)
+    for side, row in rows.items():
+        yield Figure("gpu", f"{side}: a step, of the peak", row["of_peak"]["step"], 0.5, False)
+        if peer:
+            yield Figure("gpu", f"{side}: tokens/s, of compiled PyTorch", peer["step"] / row["step"], 1, False)
 
 
 @dataclasses.dataclass
@@ -144,18 +156,21 @@ PARTS = {
     "prepare": Part(_prepare, "--repeats 1 --copies 1"),
     "finetune": Part(_finetune, "--repeats 1 --steps 6 --warm_up 2 --tasks MRPC"),
     "serve": Part(_serve, "--repeats 1 --requests 10 --seconds 1"),
+    "gpu": Part(_gpu, "--size tiny --shape 2x128 --repeats 1"),
 }
 
 
 def words_of(name: str, options: argparse.Namespace) -> list[str]:
     """The arguments of a part."""
     words = PARTS[name].quick.split() if options.quick else []
-    if options.peers_python and name in ("corpus", "finetune", "serve"):
+    if options.peers_python and name in ("corpus", "finetune", "serve", "gpu"):
         words += ["--peers_python", options.peers_python]
     if options.peers_python and name == "finetune":
         words += ["--keras_hub_python", options.peers_python]
     if name == "finetune":
         words = ["speed", "--data", options.glue, "--init", options.init, *words]
+    if name == "gpu":
+        words.append("--mask")  # packed rows need one
     if name == "corpus" and options.wikitext:
         words += ["--text", options.wikitext]
     return words
@@ -165,6 +180,9 @@ def measure(name: str, options: argparse.Namespace, directory: Path) -> list[Fig
     """Runs a part; none if it cannot run here."""
     if name == "finetune" and not (options.glue and options.init):
         print(f"{name}: is left out: it needs --glue and --init")
+        return []
+    if name == "gpu" and not options.quick and not shutil.which("nvidia-smi"):
+        print(f"{name}: is left out: no GPU")
         return []
     numbers = directory / f"{name}.json"
     words = [sys.executable, str(HERE / f"{name}.py"), *words_of(name, options), "--json", str(numbers)]
