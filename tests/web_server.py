@@ -76,9 +76,11 @@ class WebServer(ThreadingHTTPServer):
             self.busy += 1
             self.most_busy = max(self.most_busy, self.busy)
         time.sleep(0.005)
-        yield
-        with self.lock:
-            self.busy -= 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.busy -= 1
 
     @contextlib.contextmanager
     def running(self):
