@@ -137,9 +137,9 @@ def transformers(settings: Settings) -> dict[str, float]:
         if len(order) < settings.batch_size:
             order += generator.sample(range(len(texts)), len(texts))
         batch, order = order[: settings.batch_size], order[settings.batch_size :]
-        gold = torch.tensor([labels[i] for i in batch], device=device)
+        targets = torch.tensor([labels[i] for i in batch], device=device)
         with bfloat16:
-            loss = model(**encode([texts[i] for i in batch]), labels=gold).loss
+            loss = model(**encode([texts[i] for i in batch]), labels=targets).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

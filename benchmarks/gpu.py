@@ -198,8 +198,8 @@ def main() -> None:
     commands = {name: [sys.executable, __file__, "_side", name, json.dumps(given)] for name in options.sides}
     if options.peers_python:
         commands["torch"] = [options.peers_python, str(PEERS), json.dumps({**given, "compiled": True})]
-    masked = ", with a mask" if options.mask else ""
-    print(f"bert-{options.size}, {options.shape}, {options.precision}{masked}")
+    attention = f"attention dropout {options.attention_dropout}{', with a mask' if options.mask else ''}"
+    print(f"bert-{options.size}, {options.shape}, {options.precision}, {attention}")
     results = []
     for name, words in commands.items():
         environment = {**os.environ, "KERAS_BACKEND": name if name in SIDES else "tensorflow"}

@@ -53,8 +53,8 @@ def training_dataset(
 
     The share is packed as one and its rows are dealt out to the microbatches: packed apart, a few examples each would
     leave more room in their rows, and not all microbatches would have the same number of them. There are as few
-    microbatches as hold all rows, each no more of them than it would have examples if none shared a row; so many on
-    every rank, whose dropouts otherwise would not go on as they were from a checkpoint of one of them.
+    microbatches as hold all rows, each at most as many of them as it would have examples if none shared a row, but for
+    `shape_multiple`. All ranks have equally many: their dropouts go on from a checkpoint of one of them.
 
     Args:
       accumulation_steps: microbatches at most.
